@@ -1,0 +1,89 @@
+"""Every name that Envoy, its stats or a dashboard can see, in one place.
+
+App Mesh's own grammar (reference §1.1, §1.2): people's dashboards and alarms depend on it. Mesh and node
+names stand in it verbatim, so names cannot be taken apart again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+INGRESS_PORT: Final = 15000
+EGRESS_PORT: Final = 15001
+
+#: The cluster of the local SDS service; it stands in the bootstrap (reference §1.1).
+SDS_CLUSTER: Final = "static_cluster_sds_unix_socket"
+#: The catch-all virtual host under ALLOW_ALL, and the domain-less one of gateways (§1.2, §4.9).
+ALLOW_ALL_VIRTUAL_HOST: Final = "mesh_allow_all"
+DEFAULT_BACKEND_VIRTUAL_HOST: Final = "default_backend"
+SELF_REDIRECT_VIRTUAL_HOST: Final = "self_redirect"
+#: Carries a kept host name's service from a gateway's first hop to its second (§4.9, §10.29).
+VIRTUAL_SERVICE_HEADER: Final = "x-app-mesh-virtual-service"
+#: Carries a gateway route's target port from the first hop to the second (§10.30).
+TARGET_PORT_HEADER: Final = "x-app-mesh-target-port"
+#: Metadata that the metrics extension of the AWS images reads (§1.4, §1.6).
+AGGREGATE_STATS: Final = "aws.appmesh.aggregate_stats"
+
+
+def ingress_listener(address: str, port: int) -> str:
+    return f"lds_ingress_{address}_{port}"
+
+
+def egress_listener(address: str, port: int) -> str:
+    return f"lds_egress_{address}_{port}"
+
+
+def egress_cluster(mesh: str, node: str, protocol: str, port: int) -> str:
+    """A backend. `protocol` and `port` are those of the target node's listener."""
+    return f"cds_egress_{mesh}_{node}_{protocol}_{port}"
+
+
+def policy_cluster(cluster: str, policy_hash: str) -> str:
+    """The same backend under a second client policy in one proxy (decided here; App Mesh had no such case)."""
+    return f"{cluster}_policy_{policy_hash}"
+
+
+def ingress_cluster(mesh: str, node: str, protocol: str, port: int) -> str:
+    """The local application behind a listener."""
+    return f"cds_ingress_{mesh}_{node}_{protocol}_{port}"
+
+
+def self_redirect_cluster(mesh: str, gateway: str, port: int, ingress_port: int | None = None) -> str:
+    """A gateway's loop to its own egress listener; `ingress_port` only when it has several listeners."""
+    middle = "" if ingress_port is None else f"{ingress_port}_"
+    return f"cds_ingress_{mesh}_{gateway}_self_redirect_{middle}http_{port}"
+
+
+def amazonaws_cluster(mesh: str) -> str:
+    return f"cds_egress_{mesh}_amazonaws"
+
+
+def allow_all_cluster(mesh: str) -> str:
+    return f"cds_egress_{mesh}_mesh-allow-all"
+
+
+def ingress_routes(port: int) -> str:
+    """`http` for every protocol of the HTTP family: one connection manager serves them all (§10.2)."""
+    return f"rds_ingress_http_{port}"
+
+
+def egress_routes(port: int) -> str:
+    return f"rds_egress_http_{port}"
+
+
+def ingress_stat_prefix(protocol: str, port: int, several: bool) -> str:
+    return f"ingress.{protocol}.{port}" if several else "ingress"
+
+
+EGRESS_STAT_PREFIX: Final = "egress"
+
+
+def proxy(kind: str, name: str) -> str:
+    """How commands and `translate` name a proxy: `virtualNode/N`."""
+    return f"{kind}/{name}"
+
+
+def node_id(mesh: str, owner: str | None, kind: str, name: str) -> str:
+    """Envoy's node id, as App Mesh's images send it (§6.2); the owner only for shared meshes (§10.38)."""
+    at = f"@{owner}" if owner else ""
+    return f"mesh/{mesh}{at}/{kind}/{name}"
