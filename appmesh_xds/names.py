@@ -39,7 +39,7 @@ def egress_cluster(mesh: str, node: str, protocol: str, port: int) -> str:
 
 
 def policy_cluster(cluster: str, policy_hash: str) -> str:
-    """The same backend under a second client policy in one proxy (decided here; App Mesh had no such case)."""
+    """The same backend under a second client policy in one proxy (App Mesh had no such case)."""
     return f"{cluster}_policy_{policy_hash}"
 
 

@@ -143,7 +143,8 @@ STUB_HEAD = '''\
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any as _Any, ClassVar, Literal, TypeVar, overload
+from typing import Any as _Any, ClassVar as _ClassVar, Literal as _Literal, TypeVar as _TypeVar
+from typing import overload as _overload
 
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.internal.containers import (
@@ -154,7 +155,7 @@ from google.protobuf.internal.containers import (
 )
 from google.protobuf.message import Message
 
-_M = TypeVar("_M", bound=Message)
+_M = _TypeVar("_M", bound=Message)
 
 POOL: DescriptorPool
 XDS_PROTOS_VERSION: str
@@ -238,10 +239,10 @@ class Stub:
             real = [o for o in descriptor.oneofs if len(o.fields) > 1 or not o.name.startswith("_")]
             for oneof in real:
                 members = ", ".join(f'"{f.name}"' for f in oneof.fields)
-                decorator = f"{inner}@overload\n" if len(real) > 1 else ""
+                decorator = f"{inner}@_overload\n" if len(real) > 1 else ""
                 out.append(
-                    f'{decorator}{inner}def WhichOneof(self, oneof_group: Literal["{oneof.name}"])'
-                    f" -> Literal[{members}] | None: ..."
+                    f'{decorator}{inner}def WhichOneof(self, oneof_group: _Literal["{oneof.name}"])'
+                    f" -> _Literal[{members}] | None: ..."
                 )
         if descriptor.full_name == "google.protobuf.Duration":
             out.append(f"{inner}def FromTimedelta(self, td: timedelta) -> None: ...")
@@ -257,7 +258,7 @@ class Stub:
 
     def enum(self, enum: EnumDescriptor, indent: str) -> None:
         for value in enum.values:
-            self.lines.append(f"{indent}{value.name}: ClassVar[int]")
+            self.lines.append(f"{indent}{value.name}: _ClassVar[int]")
 
     def field(self, field: FieldDescriptor) -> tuple[str, str, bool]:
         """(type when read, type as a keyword, whether it may be assigned)."""
