@@ -17,6 +17,7 @@ from .types import (
     HttpPathValue,
     Port,
     Priority,
+    RequestText,
     ResourceName,
     ServiceName,
     VirtualGatewayPortProtocol,
@@ -44,7 +45,7 @@ class VirtualGatewayHealthCheckPolicy(Spec, frozen=True, kw_only=True):
     unhealthy_threshold: HealthCheckThreshold
     interval_millis: HealthCheckIntervalMillis
     timeout_millis: HealthCheckTimeoutMillis
-    path: str | None = None
+    path: RequestText | None = None
     port: Port | None = None
 
 
@@ -113,7 +114,7 @@ class HttpGatewayRouteMatch(Spec, frozen=True, kw_only=True):
     method: HttpMethod | None = None
     path: HttpPathMatch | None = None
     port: Port | None = None
-    prefix: str | None = None
+    prefix: RequestText | None = None
     query_parameters: HttpQueryParameters | None = None
 
 

@@ -29,6 +29,7 @@ from .types import (
     MaxServerErrors,
     Port,
     PortProtocol,
+    RequestText,
     ServiceName,
 )
 
@@ -54,7 +55,7 @@ class HealthCheckPolicy(Spec, frozen=True, kw_only=True):
     unhealthy_threshold: HealthCheckThreshold
     interval_millis: HealthCheckIntervalMillis
     timeout_millis: HealthCheckTimeoutMillis
-    path: str | None = None
+    path: RequestText | None = None
     port: Port | None = None
 
 

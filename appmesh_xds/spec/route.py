@@ -20,6 +20,7 @@ from .types import (
     Port,
     Priority,
     QueryParameterName,
+    RequestText,
     ResourceName,
     ServiceName,
     TcpRetryPolicyEvent,
@@ -85,7 +86,7 @@ class HttpPathMatch(Spec, frozen=True, kw_only=True):
 
 
 class QueryParameterMatch(Spec, frozen=True, kw_only=True):
-    exact: str | None = None
+    exact: RequestText | None = None
 
 
 class HttpQueryParameter(Spec, frozen=True, kw_only=True):
@@ -103,7 +104,7 @@ class HttpRouteMatch(Spec, frozen=True, kw_only=True):
     method: HttpMethod | None = None
     path: HttpPathMatch | None = None
     port: Port | None = None
-    prefix: str | None = None
+    prefix: RequestText | None = None
     query_parameters: HttpQueryParameters | None = None
     scheme: HttpScheme | None = None
 

@@ -34,12 +34,12 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 ResourceName = Annotated[str, Meta(min_length=1, max_length=255)]
 AccountId = Annotated[str, Meta(min_length=12, max_length=12)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=255)]
-#: Ours: not empty (Envoy refuses an empty secret name, an empty ARN resolves to nothing).
-SdsSecretName = Annotated[str, Meta(min_length=1)]
-Arn = Annotated[str, Meta(min_length=1)]
-#: Ours: not empty (it becomes a domain of a virtual host, or the address of an endpoint).
-ServiceName = Annotated[str, Meta(min_length=1)]
-Hostname = Annotated[str, Meta(min_length=1)]
+#: Ours: not empty (Envoy refuses an empty secret name, an empty ARN resolves to nothing), and the length.
+SdsSecretName = Annotated[str, Meta(min_length=1, max_length=1024)]
+Arn = Annotated[str, Meta(min_length=1, max_length=2048)]
+#: Ours: not empty (it becomes a domain of a virtual host, or the address of an endpoint), and the length.
+ServiceName = Annotated[str, Meta(min_length=1, max_length=1024)]
+Hostname = Annotated[str, Meta(min_length=1, max_length=254)]
 #: Ours: at least one. An empty list would switch the check off where the author meant to restrict it.
 SubjectAlternativeName = Annotated[str, Meta(min_length=1, max_length=254)]
 SubjectAlternativeNameList = Annotated[tuple[SubjectAlternativeName, ...], Meta(min_length=1)]
@@ -81,18 +81,21 @@ MethodName = Annotated[str, Meta(min_length=1, max_length=50)]
 HttpPathValue = Annotated[str, Meta(min_length=1, max_length=255)]
 GatewayPrefix = Annotated[str, Meta(min_length=1, max_length=255)]
 GatewayHostname = Annotated[str, Meta(min_length=1, max_length=253)]
-#: Ours: not empty (Envoy requires a name).
-QueryParameterName = Annotated[str, Meta(min_length=1)]
+#: Ours: not empty and the length; Envoy requires a name and refuses longer ones.
+QueryParameterName = Annotated[str, Meta(min_length=1, max_length=1024)]
+#: Ours: the length. Prefixes, paths and query values; Envoy refuses requests with more than 60 KiB of
+#: headers.
+RequestText = Annotated[str, Meta(max_length=60 * 1024)]
 HttpRetryPolicyEvent = Annotated[str, Meta(min_length=1, max_length=25)]
 #: Ours, both: `Long` in the model is 64 bits wide.
 RangeBound = Annotated[int, Meta(ge=-(2**63), le=INT64_MAX)]
 
 #: Bounds we hold and the service model does not state: the type here, and why.
 BEYOND_MODEL: Final[dict[str, str]] = {
-    "SdsSecretName": "Envoy refuses a secret without a name",
-    "Arn": "an empty ARN names nothing",
-    "ServiceName": "a virtual host's domain cannot be empty",
-    "Hostname": "an endpoint's address cannot be empty",
+    "SdsSecretName": "Envoy refuses a secret without a name; a name is no document",
+    "Arn": "an empty ARN names nothing, and AWS makes none longer than 2048",
+    "ServiceName": "a virtual host's domain cannot be empty; a name is no document",
+    "Hostname": "an endpoint's address cannot be empty, and DNS ends at 253 and a dot",
     "SubjectAlternativeNameList": "an empty list would switch the check off (documents, enable mutual TLS)",
     "MaxRequests": "Envoy holds it in 32 bits",
     "MaxConnections": "Envoy holds it in 32 bits",
@@ -100,6 +103,7 @@ BEYOND_MODEL: Final[dict[str, str]] = {
     "MaxServerErrors": "Envoy holds it in 32 bits",
     "MaxRetries": "Envoy holds it in 32 bits",
     "DurationValue": "Envoy's clocks overflow above 9.2e9 seconds",
-    "QueryParameterName": "Envoy requires a name",
+    "QueryParameterName": "Envoy requires a name of at most 1024 bytes",
+    "RequestText": "Envoy refuses requests that are longer",
     "RangeBound": "64 bits, as the model's type says",
 }
