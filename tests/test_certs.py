@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from appmesh_xds import certs
 from appmesh_xds.certs import certificate_authority, dev_certs, issue_certificate
 from appmesh_xds.errors import UsageError
 from appmesh_xds.facts import Pem
@@ -228,7 +227,7 @@ def test_a_crash_while_writing_leaves_the_old_file_and_no_litter(
     def full_disk(source: str, target: Path) -> None:
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr(certs.os, "replace", full_disk)
+    monkeypatch.setattr("appmesh_xds.certs.os.replace", full_disk)
     with pytest.raises(UsageError, match=r"a\.local\.key: No space left on device"):
         dev_certs(tmp_path, ["a.local"], force=True)
 
