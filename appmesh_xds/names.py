@@ -16,7 +16,6 @@ SDS_CLUSTER: Final = "static_cluster_sds_unix_socket"
 #: The catch-all virtual host under ALLOW_ALL, and the domain-less one of gateways (§1.2, §4.9).
 ALLOW_ALL_VIRTUAL_HOST: Final = "mesh_allow_all"
 DEFAULT_BACKEND_VIRTUAL_HOST: Final = "default_backend"
-SELF_REDIRECT_VIRTUAL_HOST: Final = "self_redirect"
 #: Carries a kept host name's service from a gateway's first hop to its second (§4.9, §10.29).
 VIRTUAL_SERVICE_HEADER: Final = "x-app-mesh-virtual-service"
 #: Carries a gateway route's target port from the first hop to the second (§10.30).
@@ -48,10 +47,12 @@ def ingress_cluster(mesh: str, node: str, protocol: str, port: int) -> str:
     return f"cds_ingress_{mesh}_{node}_{protocol}_{port}"
 
 
-def self_redirect_cluster(mesh: str, gateway: str, port: int, ingress_port: int | None = None) -> str:
+def self_redirect_cluster(
+    mesh: str, gateway: str, protocol: str, port: int, ingress_port: int | None = None
+) -> str:
     """A gateway's loop to its own egress listener; `ingress_port` only when it has several listeners."""
     middle = "" if ingress_port is None else f"{ingress_port}_"
-    return f"cds_ingress_{mesh}_{gateway}_self_redirect_{middle}http_{port}"
+    return f"cds_ingress_{mesh}_{gateway}_self_redirect_{middle}{protocol}_{port}"
 
 
 def amazonaws_cluster(mesh: str) -> str:
@@ -69,6 +70,11 @@ def ingress_routes(port: int) -> str:
 
 def egress_routes(port: int) -> str:
     return f"rds_egress_http_{port}"
+
+
+def self_redirect_virtual_host(host: str | None) -> str:
+    """A gateway's virtual host for requests of any host (None), or of one (§10.32)."""
+    return "self_redirect" if host is None else f"self_redirect_{host}"
 
 
 def ingress_stat_prefix(protocol: str, port: int, several: bool) -> str:

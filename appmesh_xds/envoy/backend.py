@@ -1,0 +1,297 @@
+"""What one virtual service adds to a proxy that may call it: clusters, endpoints, virtual hosts.
+
+It depends on the service, the client policy, facts and options, not on who calls: proxies that agree in
+those share one `Backend`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .. import names, proto
+from ..errors import Problem
+from ..resolve import Destination, ResolvedRoute, Service, ServicePort, route_body, route_member
+from ..resource import Resource
+from ..spec import ClientPolicyTls, GrpcRoute, HttpRoute, TcpRoute
+from .base import HTTP_FAMILY, milliseconds
+from .binding import ip_preference
+from .client_tls import client_tls
+from .clusters import DNS_LOOKUP_FAMILY, Discovery, backend_cluster, cluster_load_assignment
+from .report import Report
+from .routes import default_retry_policy, grpc_route_match, http_route_match, retry_policy, route, timeouts_of
+from .sources import Material, Secrets
+
+if TYPE_CHECKING:
+    from ..facts import Endpoint
+    from ..mesh import Mesh
+    from ..options import Options
+    from ..spec import VirtualNodeData
+
+
+class BackendCluster(NamedTuple):
+    """A cluster; `tls` is its transport socket's bytes, which tell two client policies apart."""
+
+    resource: Resource
+    assignment: Resource | None
+    tls: bytes
+
+
+class BackendPort(NamedTuple):
+    """One port of the service: routes for the HTTP family, weighted clusters for TCP."""
+
+    port: int
+    protocol: str
+    routes: tuple[proto.Route, ...] = ()
+    clusters: tuple[tuple[str, int], ...] = ()
+    idle_timeout: int | None = None
+    origin: tuple[str, ...] = ()
+
+
+class Backend(NamedTuple):
+    """Problems and origins of the client's own policy name `client_tls.CLIENT`."""
+
+    service: str
+    ports: tuple[BackendPort, ...]
+    clusters: tuple[BackendCluster, ...]
+    secrets: tuple[tuple[proto.Secret, str], ...]
+    problems: tuple[Problem, ...]
+
+
+def backend(
+    service: Service,
+    policy: ClientPolicyTls | None,
+    mesh: Mesh,
+    options: Options,
+    renamed: Mapping[str, str] | None = None,
+) -> Backend:
+    """Builds the parts. `renamed` gives clusters another name, where two policies meet in one proxy."""
+    report, secrets = Report(), Secrets()
+    report.problems.extend(service.problems)
+    material = Material(mesh, options, report, secrets)
+    clusters: dict[str, BackendCluster | None] = {}
+    ports = []
+    for port in service.ports:
+        for resolved in port.routes:
+            for destination in resolved.destinations:
+                name = cluster_name(mesh.name, destination, renamed)
+                if name not in clusters:
+                    clusters[name] = _cluster(name, destination, policy, mesh, options, material)
+        ports.append(_port(service, port, clusters, mesh.name, options, renamed, report))
+    return Backend(
+        service.data.name,
+        tuple(ports),
+        tuple(cluster for cluster in clusters.values() if cluster is not None),
+        tuple(secrets.by_name.values()),
+        tuple(dict.fromkeys(report.problems)),
+    )
+
+
+def cluster_name(mesh: str, destination: Destination, renamed: Mapping[str, str] | None = None) -> str:
+    mapping = destination.listener.port_mapping
+    name = names.egress_cluster(mesh, destination.node.name, mapping.protocol, mapping.port)
+    return renamed.get(name, name) if renamed else name
+
+
+def policy_hash(tls: bytes) -> str:
+    """Eight hex digits that tell client policies apart in cluster names."""
+    return hashlib.blake2b(tls, digest_size=4).hexdigest()
+
+
+# --- clusters -------------------------------------------------------------------------------------
+
+
+def discovery_name(node: VirtualNodeData) -> str:
+    """What a node is found by: its host name, or `<service>.<namespace>` in Cloud Map (reference §3.2)."""
+    discovery = node.spec.service_discovery
+    if discovery is None:
+        return ""
+    if discovery.dns is not None:
+        return discovery.dns.hostname.removesuffix(".")
+    if discovery.aws_cloud_map is not None:
+        return f"{discovery.aws_cloud_map.service_name}.{discovery.aws_cloud_map.namespace_name}"
+    return ""
+
+
+def _cluster(
+    name: str,
+    destination: Destination,
+    policy: ClientPolicyTls | None,
+    mesh: Mesh,
+    options: Options,
+    material: Material,
+) -> BackendCluster | None:
+    """One listener of a node as this client sees it. None when it cannot be reached as the specs demand."""
+    node, listener = destination.node, destination.listener
+    port = listener.port_mapping.port
+    discovery = node.spec.service_discovery
+    found_by = discovery_name(node)
+    if discovery is None or not found_by:
+        material.report.error(node.key, "$.spec.serviceDiscovery", "is missing, so nobody can reach the node")
+        return None
+    tls = client_tls(
+        policy=policy, listener=listener, discovery_name=found_by, target=node.key, material=material
+    )
+    if not tls.usable:
+        return None
+    preference = ip_preference(mesh.data, node)
+    origin = (f"{node.key} $.spec.listeners[port={port}]",)
+    endpoints: Sequence[Endpoint] | None = None
+    assignment = None
+    host = found_by
+    if discovery.dns is not None:
+        kind: Discovery = "STRICT_DNS" if discovery.dns.response_type == "ENDPOINTS" else "LOGICAL_DNS"
+        host = discovery.dns.hostname
+    else:
+        endpoints = cloud_map_endpoints(node, mesh.endpoints.get(node.name), preference, material.report)
+        kind = "STATIC" if options.delivery == "inline" else "EDS"
+        if kind == "EDS":
+            message = cluster_load_assignment(name, endpoints, port)
+            assignment = Resource.of(message, (f"{node.key} $.spec.serviceDiscovery.awsCloudMap",))
+    cluster = backend_cluster(
+        name=name,
+        node=node.name,
+        port_mapping=listener.port_mapping,
+        discovery=kind,
+        host=host,
+        dns_lookup_family=DNS_LOOKUP_FAMILY[preference],
+        endpoints=endpoints,
+        health_check=listener.health_check,
+        outlier_detection=listener.outlier_detection,
+        transport_socket=tls.socket,
+        stats_tags=options.app_mesh_metadata,
+        legacy_defaults=options.legacy_defaults,
+    )
+    key = b"" if tls.socket is None else tls.socket.SerializeToString(deterministic=True)
+    return BackendCluster(Resource.of(cluster, origin), assignment, key)
+
+
+def cloud_map_endpoints(
+    node: VirtualNodeData, facts: Sequence[Endpoint] | None, preference: str | None, report: Report
+) -> Sequence[Endpoint]:
+    """The instances a client may use: all attributes match, healthy (or all, when none is), and of the
+    address family that the node prefers (reference §2.3, §2.4, §10.25). Sorted by address."""
+    path = "$.spec.serviceDiscovery.awsCloudMap"
+    if facts is None:
+        report.error(
+            node.key,
+            path,
+            f"no endpoints are known for {discovery_name(node)}",
+            f"add them to the facts: endpoints: {{{node.name}: [{{address: 10.0.0.1}}]}}",
+        )
+        return ()
+    discovery = node.spec.service_discovery
+    assert discovery is not None
+    cloud_map = discovery.aws_cloud_map
+    wanted = {(one.key, one.value) for one in (cloud_map.attributes if cloud_map else None) or ()}
+    chosen = [endpoint for endpoint in facts if wanted <= set(endpoint.attributes)]
+    healthy = [endpoint for endpoint in chosen if endpoint.health == "HEALTHY"]
+    families: dict[int, list[Endpoint]] = {4: [], 6: []}
+    for endpoint in healthy or chosen:
+        try:
+            families[ipaddress.ip_address(endpoint.address).version].append(endpoint)
+        except ValueError:
+            report.error(
+                node.key, path, f"the endpoint address {endpoint.address!r} of the facts is not an IP address"
+            )
+    order = _FAMILIES[preference]
+    best = next((families[version] for version in order if families[version]), [])
+    return sorted(
+        dict.fromkeys(best), key=lambda one: (ipaddress.ip_address(one.address).packed, one.port or 0)
+    )
+
+
+#: Address families in the order in which they are tried (reference §2.3).
+_FAMILIES: Mapping[str | None, tuple[int, ...]] = {
+    None: (4, 6),
+    "IPv4_PREFERRED": (4, 6),
+    "IPv6_PREFERRED": (6, 4),
+    "IPv4_ONLY": (4,),
+    "IPv6_ONLY": (6,),
+}
+
+
+# --- routes ---------------------------------------------------------------------------------------
+
+
+def _port(
+    service: Service,
+    port: ServicePort,
+    clusters: Mapping[str, BackendCluster | None],
+    mesh: str,
+    options: Options,
+    renamed: Mapping[str, str] | None,
+    report: Report,
+) -> BackendPort:
+    origin = tuple(
+        dict.fromkeys(
+            [
+                f"{service.data.key} $.spec",
+                *(f"{r.data.key} $.spec" for r in port.routes if r.data is not None),
+            ]
+        )
+    )
+    weighted = []
+    for resolved in port.routes:
+        shares = [
+            (name, destination.weight)
+            for destination in resolved.destinations
+            if clusters[name := cluster_name(mesh, destination, renamed)] is not None
+        ]
+        _report_nothing_left(service, resolved, shares, report)
+        weighted.append(shares)
+    if port.protocol in HTTP_FAMILY:
+        routes = tuple(
+            _http_route(service.data.name, resolved, shares, options)
+            for resolved, shares in zip(port.routes, weighted, strict=True)
+        )
+        return BackendPort(port.port, port.protocol, routes=routes, origin=origin)
+    idle = None
+    for resolved in port.routes:
+        body = route_body(resolved.data) if resolved.data is not None else None
+        if isinstance(body, TcpRoute) and body.timeout is not None:
+            idle = milliseconds(body.timeout.idle)
+    shares = weighted[0] if weighted else []
+    live = tuple(share for share in shares if share[1] > 0)
+    return BackendPort(port.port, port.protocol, clusters=live, idle_timeout=idle, origin=origin)
+
+
+def _report_nothing_left(
+    service: Service, resolved: ResolvedRoute, shares: Iterable[tuple[str, int]], report: Report
+) -> None:
+    if sum(weight for _, weight in shares):
+        return
+    if resolved.data is None:
+        report.warning(service.data.key, "$.spec.provider", "cannot be reached: every request gets 503")
+        return
+    report.warning(
+        resolved.data.key,
+        f"$.spec.{route_member(resolved.data)}.action.weightedTargets",
+        "no target with a weight above zero is left: every request gets 503",
+    )
+
+
+def _http_route(
+    service: str, resolved: ResolvedRoute, clusters: Sequence[tuple[str, int]], options: Options
+) -> proto.Route:
+    tag = service if options.app_mesh_metadata else None
+    default_retry = None if options.legacy_defaults else default_retry_policy()
+    body = route_body(resolved.data) if resolved.data is not None else None
+    if not isinstance(body, HttpRoute | GrpcRoute):
+        match = proto.RouteMatch(prefix="/")
+        return route(match=match, clusters=clusters, retry=default_retry, virtual_service=tag)
+    if isinstance(body, GrpcRoute):
+        match = grpc_route_match(body.match.service_name, body.match.method_name, body.match.metadata or ())
+    else:
+        match = http_route_match(body.match)
+    timeout, idle = timeouts_of(body.timeout)
+    return route(
+        match=match,
+        clusters=clusters,
+        timeout=timeout,
+        idle_timeout=idle,
+        retry=default_retry if body.retry_policy is None else retry_policy(body.retry_policy),
+        virtual_service=tag,
+    )

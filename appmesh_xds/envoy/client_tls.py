@@ -1,0 +1,92 @@
+"""Which TLS a client speaks to one listener of a backend: App Mesh's decision table (reference §3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .. import proto
+from ..spec import ClientPolicyTls, Listener
+from .sources import Material
+from .tls import CLIENT_ALPN, CertificateSource, TrustSource, transport_socket, upstream_tls_context
+
+if TYPE_CHECKING:
+    from ..spec import BackendDefaults, ClientPolicy
+
+#: Stands for the client in problems of a part that several clients share; its path starts at the policy.
+CLIENT: Final = "client"
+
+
+class ClientTls(NamedTuple):
+    """The TLS of one backend cluster. `usable` is false when material is missing: it must then not be
+    reached at all, rather than in the clear."""
+
+    usable: bool
+    socket: proto.TransportSocket | None = None
+
+
+def effective_policy(
+    override: ClientPolicy | None, override_path: str, defaults: BackendDefaults | None
+) -> tuple[ClientPolicyTls | None, str]:
+    """The policy that holds for a backend, and where it stands.
+
+    A backend's own `tls` replaces that of `backendDefaults` as a whole; members are not merged.
+    """
+    if override is not None and override.tls is not None:
+        return override.tls, f"{override_path}.tls"
+    path = "$.spec.backendDefaults.clientPolicy.tls"
+    if defaults is not None and defaults.client_policy is not None:
+        return defaults.client_policy.tls, path
+    return None, path
+
+
+def client_tls(
+    *,
+    policy: ClientPolicyTls | None,
+    listener: Listener,
+    discovery_name: str,
+    target: str,
+    material: Material,
+) -> ClientTls:
+    """The decision for one (target listener, policy). Problems name `CLIENT` or the target."""
+    port, protocol = listener.port_mapping.port, listener.port_mapping.protocol
+    applies = policy is not None and (not policy.ports or port in policy.ports)
+    enforced = applies and policy is not None and policy.enforce is not False
+    server = listener.tls if listener.tls is not None and listener.tls.mode != "DISABLED" else None
+    if not enforced and server is None:
+        return ClientTls(True)
+    certificate: CertificateSource | None = None
+    trust: TrustSource | None = None
+    names: tuple[str, ...] = ()
+    if applies and policy is not None:
+        validation = policy.validation
+        if policy.certificate is not None:
+            certificate = material.certificate(policy.certificate, CLIENT, ".certificate")
+            if certificate is None:
+                return ClientTls(False)
+        trust = material.trust(validation.trust, CLIENT, ".validation.trust")
+        if trust is None:
+            return ClientTls(False)
+        given = validation.subject_alternative_names
+        # Without names the target must carry its own discovery name (reference §3.2).
+        names = given.match.exact if given is not None else (discovery_name,)
+    elif server is not None and server.certificate.acm is not None:
+        path = f"$.spec.listeners[port={port}].tls.certificate.acm.certificateArn"
+        trust = material.authority((server.certificate.acm.certificate_arn,), target, path)
+        if trust is None:
+            return ClientTls(False)
+        names = (discovery_name,)
+    else:
+        material.report.warning(
+            CLIENT,
+            "",
+            f"no client policy covers port {port} of {target}: its certificate is not checked",
+            "add clientPolicy.tls.validation, as App Mesh checked nothing here either",
+        )
+    context = upstream_tls_context(
+        certificate=certificate,
+        trust=trust,
+        subject_alternative_names=names,
+        alpn=CLIENT_ALPN[protocol],
+        sni=discovery_name if material.options.send_sni else "",
+    )
+    return ClientTls(True, transport_socket(context))

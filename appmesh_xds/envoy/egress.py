@@ -1,0 +1,433 @@
+"""A virtual node's way out: the egress listener, its chains and routes, and the clusters behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from .. import names, proto
+from ..errors import Problem
+from ..resolve import resolve_service
+from ..spec import ClientPolicyTls, VirtualNodeData
+from .backend import Backend, BackendPort, policy_hash
+from .base import HTTP_FAMILY
+from .binding import bind_address, ip_preference
+from .client_tls import CLIENT, effective_policy
+from .clusters import passthrough_cluster
+from .filters import (
+    access_logs,
+    http_connection_manager,
+    http_filter,
+    original_dst,
+    tcp_filter,
+    tcp_proxy,
+    tls_inspector,
+)
+from .listeners import listener
+from .output import Output
+from .report import Report
+from .routes import passthrough_route, virtual_host
+from .sources import Secrets
+
+if TYPE_CHECKING:
+    from ..mesh import Mesh
+    from ..options import Options
+
+#: TLS to AWS's own services is always let out (reference §5.1).
+_AWS_PORT = 443
+_AWS_SERVER_NAMES = ("*.amazonaws.com",)
+
+
+class Use(NamedTuple):
+    """One backend of a proxy: the service, the policy that holds, and where each is said."""
+
+    service: str
+    policy: ClientPolicyTls | None
+    policy_path: str
+    path: str
+    default: bool
+
+
+#: How a backend is built; a translator gives one that remembers.
+Build = Callable[..., Backend]
+
+
+def add_egress(
+    node: VirtualNodeData,
+    mesh: Mesh,
+    options: Options,
+    build: Build,
+    report: Report,
+    secrets: Secrets,
+    out: Output,
+) -> None:
+    """Adds a node's egress listeners, routes, clusters and endpoints to `out`."""
+    parts = backends(node.key, backend_uses(node), mesh, options, build, report)
+    for part in parts:
+        add_backend(part, secrets, out)
+    host = bind_address(options, ip_preference(mesh.data, node))
+    http, tcp = _by_port(parts, options, report)
+    if options.interception == "none":
+        _add_bound(node, http, tcp, host, options, report, out)
+    else:
+        _add_redirected(node, mesh, http, tcp, host, options, report, out)
+
+
+def backend_uses(node: VirtualNodeData) -> list[Use]:
+    """A node's backends by service, sorted. A service named twice is used once (RM#170)."""
+    uses: dict[str, Use] = {}
+    for index, entry in enumerate(node.spec.backends or ()):
+        if entry.virtual_service is None:
+            continue
+        path = f"$.spec.backends[{index}].virtualService"
+        name = entry.virtual_service.virtual_service_name
+        own = entry.virtual_service.client_policy
+        policy, policy_path = effective_policy(own, f"{path}.clientPolicy", node.spec.backend_defaults)
+        default = own is None or own.tls is None
+        uses.setdefault(name, Use(name, policy, policy_path, path, default))
+    return [uses[name] for name in sorted(uses)]
+
+
+def backends(
+    resource: str,
+    uses: Sequence[Use],
+    mesh: Mesh,
+    options: Options,
+    build: Build,
+    report: Report,
+) -> list[Backend]:
+    """The parts of every backend that resolves, with the problems of those that do not."""
+    found = []
+    for use in uses:
+        service = resolve_service(mesh, use.service)
+        if service is None:
+            report.warning(
+                resource,
+                f"{use.path}.virtualServiceName",
+                f"there is no virtual service {use.service!r} in the mesh; the backend is left out",
+            )
+            continue
+        found.append((use, service, build(service, use.policy, mesh, options)))
+    renames = _policy_renames(resource, [(use, part) for use, _, part in found], report)
+    parts = []
+    for use, service, part in found:
+        renamed = renames.get(use.service)
+        if renamed:
+            part = build(service, use.policy, mesh, options, renamed)
+        report.problems.extend(_for_client(problem, resource, use.policy_path) for problem in part.problems)
+        parts.append(part)
+    return parts
+
+
+def _for_client(problem: Problem, resource: str, policy_path: str) -> Problem:
+    if problem.resource != CLIENT:
+        return problem
+    return msgspec.structs.replace(problem, resource=resource, path=policy_path + problem.path)
+
+
+def _policy_renames(
+    resource: str, parts: Sequence[tuple[Use, Backend]], report: Report
+) -> dict[str, dict[str, str]]:
+    """Clusters that several client policies reach differently: service -> name -> name of its own.
+
+    Envoy refuses two clusters of one name. The policy under `backendDefaults` keeps App Mesh's name.
+    """
+    reached: dict[str, dict[bytes, list[Use]]] = {}
+    for use, part in parts:
+        for cluster in part.clusters:
+            reached.setdefault(cluster.resource.name, {}).setdefault(cluster.tls, []).append(use)
+    renames: dict[str, dict[str, str]] = {}
+    for name, by_tls in reached.items():
+        if len(by_tls) < 2:
+            continue
+        users = sorted(use.service for uses in by_tls.values() for use in uses)
+        report.warning(
+            resource,
+            "$.spec.backends",
+            f"backends {', '.join(map(repr, users))} reach one target under different client policies",
+            f"the clusters that deviate from backendDefaults are named {name}_policy_...",
+        )
+        for tls, uses in by_tls.items():
+            if any(use.default for use in uses):
+                continue
+            for use in uses:
+                renames.setdefault(use.service, {})[name] = names.policy_cluster(name, policy_hash(tls))
+    return renames
+
+
+def add_backend(part: Backend, secrets: Secrets, out: Output) -> None:
+    """Adds a backend's clusters, endpoints and secrets to `out`."""
+    for cluster in part.clusters:
+        out.resource(cluster.resource)
+        if cluster.assignment is not None:
+            out.resource(cluster.assignment)
+    for secret, origin in part.secrets:
+        secrets.add(secret, origin)
+
+
+# --- ports ----------------------------------------------------------------------------------------
+
+#: (service, its port)
+Served = tuple[str, BackendPort]
+
+
+def _by_port(
+    parts: Sequence[Backend], options: Options, report: Report
+) -> tuple[dict[int, list[Served]], dict[int, Served]]:
+    """HTTP services share a port as virtual hosts; a TCP service owns its port (reference §4.8, §10.37).
+
+    Where two cannot share, the first by name stays and the other is reported.
+    """
+    http: dict[int, list[Served]] = {}
+    tcp: dict[int, Served] = {}
+    for part in parts:
+        key = f"virtualService/{part.service}"
+        for port in part.ports:
+            owner = tcp.get(port.port) or next(iter(http.get(port.port, ())), None)
+            is_tcp = port.protocol not in HTTP_FAMILY
+            if port.port == options.egress_port and options.interception == "redirect":
+                report.error(
+                    key,
+                    "$.spec.provider",
+                    f"port {port.port} is the egress listener's own",
+                    "use another port for the service, or another --egress-port",
+                )
+            elif owner is not None and (is_tcp or port.port in tcp):
+                report.error(
+                    key,
+                    "$.spec.provider",
+                    f"{port.protocol} port {port.port} is taken by {owner[1].protocol} service {owner[0]!r}; "
+                    "a TCP service cannot share its port",
+                    "give one of them another port on its virtual router",
+                )
+            elif is_tcp:
+                tcp[port.port] = (part.service, port)
+            else:
+                http.setdefault(port.port, []).append((part.service, port))
+    return dict(sorted(http.items())), dict(sorted(tcp.items()))
+
+
+def host_name_taken(domains: Sequence[str], service: str, taken: dict[str, str], report: Report) -> bool:
+    """Whether another service has one of these domains already (Envoy compares without case)."""
+    for domain in domains:
+        owner = taken.get(domain.lower())
+        if owner is not None:
+            report.error(
+                f"virtualService/{service}",
+                "$.virtualServiceName",
+                f"the host {domain!r} is that of virtual service {owner!r} too",
+                "host names are compared without case; rename one of them",
+            )
+            return True
+    taken.update((domain.lower(), service) for domain in domains)
+    return False
+
+
+def _virtual_hosts(
+    served: Sequence[Served], port: int, allow_all: str | None, report: Report
+) -> list[proto.VirtualHost]:
+    taken: dict[str, str] = {}
+    hosts = {}
+    for service, part in served:
+        domains = [service, f"{service}:{port}"]
+        if not host_name_taken(domains, service, taken, report):
+            hosts[service] = virtual_host(name=service, domains=domains, routes=part.routes)
+    if allow_all is not None:
+        name = names.ALLOW_ALL_VIRTUAL_HOST
+        hosts[name] = virtual_host(name=name, domains=["*"], routes=[passthrough_route(allow_all)])
+    return [hosts[name] for name in sorted(hosts)]
+
+
+# --- behind iptables --------------------------------------------------------------------------------
+
+
+def _add_redirected(
+    node: VirtualNodeData,
+    mesh: Mesh,
+    http: dict[int, list[Served]],
+    tcp: dict[int, Served],
+    host: str,
+    options: Options,
+    report: Report,
+    out: Output,
+) -> None:
+    egress_filter = mesh.data.spec.egress_filter
+    allow_all = egress_filter is not None and egress_filter.type == "ALLOW_ALL"
+    passthrough = names.allow_all_cluster(mesh.name) if allow_all else None
+    amazonaws = names.amazonaws_cluster(mesh.name) if options.aws_egress else None
+    logs = access_logs(node.spec.logging)
+    everywhere = ["0.0.0.0/0", "::/0"] if ":" in host else ["0.0.0.0/0"]
+    chains: list[tuple[int, proto.Filter | None]] = []
+    for port, served in http.items():
+        configuration = proto.RouteConfiguration(name=names.egress_routes(port))
+        configuration.virtual_hosts.extend(_virtual_hosts(served, port, passthrough, report))
+        reference = out.routes(configuration, *_origins(served))
+        manager = http_connection_manager(stat_prefix=names.EGRESS_STAT_PREFIX, routes=reference, logs=logs)
+        chains.append((port, http_filter(manager)))
+    for port, (_, part) in tcp.items():
+        chains.append((port, _tcp_filter(part, logs)))
+    made = []
+    for port, network_filter in sorted(chains, key=lambda one: one[0]):
+        # Envoy chooses by address range before it looks at server names and never turns back: a backend on
+        # 443 must stand in the same range as the AWS chain, or that chain would close its connections.
+        ranges = everywhere if port == _AWS_PORT and amazonaws is not None else ()
+        made.append(_chain(f"egress_{port}", network_filter, port=port, ranges=ranges))
+    owned = {port for port, _ in chains}
+    if amazonaws is not None:
+        out.cluster(passthrough_cluster(amazonaws), f"{mesh.data.key} $.spec.egressFilter")
+        made.append(
+            _chain(
+                "amazonaws",
+                _passthrough(amazonaws, logs),
+                port=_AWS_PORT,
+                ranges=everywhere,
+                server_names=_AWS_SERVER_NAMES,
+            )
+        )
+    if passthrough is not None:
+        out.cluster(passthrough_cluster(passthrough), f"{mesh.data.key} $.spec.egressFilter")
+        through = _passthrough(passthrough, logs)
+        if amazonaws is not None and _AWS_PORT not in owned:
+            made.append(_chain("mesh_allow_all_443", through, port=_AWS_PORT, ranges=everywhere))
+        made.append(_chain("mesh_allow_all", through, ranges=everywhere))
+        # Somebody who connects to the egress port itself would be sent back to it, for ever.
+        made.append(_chain("no_loop", None, port=options.egress_port))
+    if not made:
+        return
+    filters = [original_dst()]
+    if amazonaws is not None:
+        filters.append(tls_inspector([_AWS_PORT]))
+    out.listener(
+        listener(
+            name=names.egress_listener(host, options.egress_port),
+            host=host,
+            port=options.egress_port,
+            inbound=False,
+            chains=made,
+            listener_filters=filters,
+            stats_tags=options.app_mesh_metadata,
+        ),
+        f"{node.key} $.spec.backends",
+    )
+
+
+def _origins(served: Sequence[Served]) -> list[str]:
+    return list(dict.fromkeys(origin for _, part in served for origin in part.origin))
+
+
+def _tcp_filter(part: BackendPort, logs: Sequence[proto.AccessLog]) -> proto.Filter | None:
+    """None, a chain without filters, closes every connection: there is no target to send them to."""
+    if not part.clusters:
+        return None
+    return tcp_filter(
+        tcp_proxy(
+            stat_prefix=names.EGRESS_STAT_PREFIX,
+            clusters=part.clusters,
+            idle_timeout=part.idle_timeout,
+            logs=logs,
+        )
+    )
+
+
+def _passthrough(cluster: str, logs: Sequence[proto.AccessLog]) -> proto.Filter:
+    return tcp_filter(tcp_proxy(stat_prefix=names.EGRESS_STAT_PREFIX, clusters=[(cluster, 1)], logs=logs))
+
+
+def _chain(
+    name: str,
+    network_filter: proto.Filter | None,
+    *,
+    port: int | None = None,
+    ranges: Sequence[str] = (),
+    server_names: Sequence[str] = (),
+) -> proto.FilterChain:
+    chain = proto.FilterChain()
+    chain.name = name
+    if port is not None:
+        chain.filter_chain_match.destination_port.value = port
+    for text in ranges:
+        prefix, _, length = text.partition("/")
+        entry = chain.filter_chain_match.prefix_ranges.add()
+        entry.address_prefix = prefix
+        entry.prefix_len.value = int(length)
+    chain.filter_chain_match.server_names.extend(server_names)
+    if network_filter is not None:
+        chain.filters.append(network_filter)
+    return chain
+
+
+# --- without interception -----------------------------------------------------------------------------
+
+
+def _add_bound(
+    node: VirtualNodeData,
+    http: dict[int, list[Served]],
+    tcp: dict[int, Served],
+    host: str,
+    options: Options,
+    report: Report,
+    out: Output,
+) -> None:
+    """One listener for all HTTP services, which also works as an http_proxy, and one for each TCP service."""
+    logs = access_logs(node.spec.logging)
+    if http:
+        configuration = proto.RouteConfiguration(name=names.egress_routes(options.egress_port))
+        configuration.virtual_hosts.extend(_bound_hosts(http, options.egress_port, report))
+        served = [one for port in http.values() for one in port]
+        reference = out.routes(configuration, *_origins(served))
+        manager = http_connection_manager(stat_prefix=names.EGRESS_STAT_PREFIX, routes=reference, logs=logs)
+        _add_bound_listener(node, http_filter(manager), "egress", host, options.egress_port, options, out)
+    bound = dict(options.tcp_egress)
+    for port, (service, part) in tcp.items():
+        if port not in bound:
+            report.error(
+                f"virtualService/{service}",
+                "$.spec.provider",
+                f"TCP port {port} needs a port of its own to listen on",
+                f"give --tcp-egress {port}=PORT",
+            )
+            continue
+        network_filter = _tcp_filter(part, logs)
+        _add_bound_listener(node, network_filter, f"egress_{port}", host, bound[port], options, out)
+
+
+def _add_bound_listener(
+    node: VirtualNodeData,
+    network_filter: proto.Filter | None,
+    chain: str,
+    host: str,
+    port: int,
+    options: Options,
+    out: Output,
+) -> None:
+    out.listener(
+        listener(
+            name=names.egress_listener(host, port),
+            host=host,
+            port=port,
+            inbound=False,
+            chains=[_chain(chain, network_filter)],
+            reuse_port=False,
+            stats_tags=options.app_mesh_metadata,
+        ),
+        f"{node.key} $.spec.backends",
+    )
+
+
+def _bound_hosts(http: dict[int, list[Served]], egress_port: int, report: Report) -> list[proto.VirtualHost]:
+    """A service answers to its name, with its own port or with the listener's. One with several ports
+    answers to the bare name on its lowest."""
+    taken: dict[str, str] = {}
+    hosts = {}
+    seen: set[str] = set()
+    for port, served in http.items():
+        for service, part in served:
+            bare = [service, f"{service}:{egress_port}"] if service not in seen else []
+            name = service if service not in seen else f"{service}:{port}"
+            domains = list(dict.fromkeys([*bare[:1], f"{service}:{port}", *bare[1:]]))
+            seen.add(service)
+            if not host_name_taken(domains, service, taken, report):
+                hosts[name] = virtual_host(name=name, domains=domains, routes=part.routes)
+    return [hosts[name] for name in sorted(hosts)]

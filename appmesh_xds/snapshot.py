@@ -1,0 +1,133 @@
+"""Snapshot: everything one Envoy is given. `translate` makes one from a mesh."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from . import names
+from .envoy.backend import backend
+from .envoy.gateway import virtual_gateway
+from .envoy.node import virtual_node
+from .envoy.output import Output
+from .envoy.report import Report
+from .envoy.sources import Secrets
+from .errors import Problem, TranslationErrors, errors_in
+from .options import Options
+from .resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPE_NAMES, Resource
+from .spec import VirtualNodeData
+
+if TYPE_CHECKING:
+    from .envoy.egress import Build
+    from .mesh import Mesh
+
+_DEFAULTS = Options()
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """Every resource of one proxy, sorted by name within its type. Immutable; may be shared freely."""
+
+    #: Name of the mesh, and its owner when the mesh is shared.
+    mesh: str
+    mesh_owner: str | None = None
+    #: `virtualNode/NAME` or `virtualGateway/NAME`.
+    proxy: str
+    listeners: tuple[Resource, ...] = ()
+    clusters: tuple[Resource, ...] = ()
+    routes: tuple[Resource, ...] = ()
+    endpoints: tuple[Resource, ...] = ()
+    #: Secrets that are delivered over ADS. They may hold private keys: rendering redacts them.
+    secrets: tuple[Resource, ...] = ()
+    #: What could not be translated, or likely is not what was meant. Sorted.
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def node_id(self) -> str:
+        """The id with which the proxy's Envoy introduces itself: `mesh/M/virtualNode/N`."""
+        kind, _, name = self.proxy.partition("/")
+        return names.node_id(self.mesh, self.mesh_owner, kind, name)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The error-level problems: a server must not send such a snapshot."""
+        return errors_in(self.problems)
+
+    def resources(self, type_url: str) -> tuple[Resource, ...]:
+        """The resources of one type, by type URL. Empty for a type that a snapshot does not hold."""
+        attribute = _ATTRIBUTES.get(type_url)
+        found: tuple[Resource, ...] = getattr(self, attribute) if attribute else ()
+        return found
+
+    def version(self, type_url: str) -> str:
+        """One version for a type: 16 hex digits of the hash of every name and version in it."""
+        return set_version(self.resources(type_url))
+
+    def to_dict(self) -> dict[str, list[dict[str, object]]]:
+        """`{listeners, clusters, routes, endpoints, secrets}` as plain data; private keys redacted."""
+        from .render import to_dict
+
+        return {name: [to_dict(r.message()) for r in self.resources(url)] for name, url in TYPE_NAMES.items()}
+
+    def to_yaml(self) -> str:
+        """`to_dict` as canonical YAML: same snapshot, same bytes. This is what a golden file holds."""
+        from .render import to_yaml
+
+        return to_yaml(self.to_dict())
+
+
+_ATTRIBUTES = {
+    LISTENER: "listeners",
+    CLUSTER: "clusters",
+    ROUTES: "routes",
+    ENDPOINTS: "endpoints",
+    SECRET: "secrets",
+}
+
+
+def set_version(resources: Iterable[Resource]) -> str:
+    """A version for a set of resources: a hash of their names and versions, in name order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for resource in sorted(resources, key=lambda one: one.name):
+        digest.update(f"{len(resource.name)}:{resource.name}{resource.version}".encode())
+    return digest.hexdigest()
+
+
+def translate(mesh: Mesh, proxy: str, options: Options = _DEFAULTS, *, strict: bool = False) -> Snapshot:
+    """Translates one proxy: `virtualNode/N`, `virtualGateway/N`, `mesh/M[@owner]/...` or an ARN.
+
+    What cannot be translated spoils only what depends on it and is a problem of the snapshot. With `strict`
+    problems of either level raise `TranslationErrors`. Raises `UsageError` for a proxy that is not there.
+    """
+    snapshot = assemble(mesh, proxy, options, backend)
+    if strict and snapshot.problems:
+        raise TranslationErrors(snapshot.problems)
+    return snapshot
+
+
+def assemble(mesh: Mesh, proxy: str, options: Options, build: Build) -> Snapshot:
+    """`translate` with a given way to build backends."""
+    data = mesh.proxy(proxy)
+    report, secrets, out = Report(), Secrets(), Output(options.delivery)
+    if isinstance(data, VirtualNodeData):
+        virtual_node(data, mesh, options, build, report, secrets, out)
+    else:
+        virtual_gateway(data, mesh, options, build, report, secrets, out)
+    problems = {mesh.locate(problem) for problem in report.problems}
+    return Snapshot(
+        mesh=mesh.name,
+        mesh_owner=mesh.owner,
+        proxy=names.proxy(data.kind, data.name),
+        listeners=_sorted(out.listeners.values()),
+        clusters=_sorted(out.clusters.values()),
+        routes=_sorted(out.route_configurations.values()),
+        endpoints=_sorted(out.endpoints.values()),
+        secrets=_sorted(Resource.of(secret, (origin,)) for secret, origin in secrets.by_name.values()),
+        problems=tuple(sorted(problems)),
+    )
+
+
+def _sorted(resources: Iterable[Resource]) -> tuple[Resource, ...]:
+    return tuple(sorted(resources, key=lambda one: one.name))
