@@ -144,7 +144,9 @@ def _target(route: GatewayRouteData, name: str, mesh: Mesh, report: Report) -> T
         text = f"there is no virtual service {name!r} in the mesh: requests get 404"
         report.warning(route.key, f"{path}.virtualService.virtualServiceName", text)
         return Target(route, name, None, None, origin)
-    ports = [port.port for port in service.ports]
+    # A TCP port beside others is nothing a gateway route could mean.
+    usable = [port for port in service.ports if port.protocol in HTTP_FAMILY] or service.ports
+    ports = [port.port for port in usable]
     known = ", ".join(map(str, ports))
     if stated is None and len(ports) > 1:
         text = f"must be given, because virtual service {name!r} has several ports"
@@ -155,12 +157,13 @@ def _target(route: GatewayRouteData, name: str, mesh: Mesh, report: Report) -> T
             route.key, f"{path}.port", f"virtual service {name!r} has no port {stated}", f"it has {known}"
         )
         return None
-    chosen = next((port for port in service.ports if stated in (None, port.port)), None)
+    chosen = next((port for port in usable if stated in (None, port.port)), None)
     if chosen is not None and chosen.protocol not in HTTP_FAMILY:
         text = f"virtual service {name!r} speaks {chosen.protocol}, which a gateway cannot route"
         report.error(route.key, f"{path}.virtualService.virtualServiceName", text)
         return None
-    return Target(route, name, service, stated if len(ports) > 1 else None, origin)
+    port = chosen.port if chosen is not None and len(service.ports) > 1 else None
+    return Target(route, name, service, port, origin)
 
 
 def _enters(route: GatewayRouteData, spec: VirtualGatewayListener, gateway: VirtualGatewayData) -> bool:
