@@ -339,7 +339,7 @@ def test_an_envoy_that_does_not_get_ready_fails_and_is_stopped(
 
 
 def test_validate(http_app: HttpApp) -> None:
-    good = bootstrap_of([listener("ü", http_app)], [http_app])
+    good = bootstrap_of([listener("ü😀", http_app)], [http_app])
     accepted, said = validate(good)
     assert accepted, said
     assert validate(json.dumps(good))[0]
