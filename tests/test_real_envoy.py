@@ -342,7 +342,7 @@ def test_validate(http_app: HttpApp) -> None:
     good = bootstrap_of([listener("ü😀", http_app)], [http_app])
     accepted, said = validate(good)
     assert accepted, said
-    assert validate(json.dumps(good))[0]
+    assert validate(json.dumps(good, ensure_ascii=False))[0]
 
     good["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["nope"] = 1
     accepted, said = validate(good)
