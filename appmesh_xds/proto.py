@@ -19,7 +19,8 @@ import struct
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from typing import Any as _Any  # `Any` is a message here
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
@@ -96,7 +97,7 @@ def type_url(cls: type[Message]) -> str:
     return _PREFIX + cls.DESCRIPTOR.full_name
 
 
-def pack(message: Message) -> Any:
+def pack(message: Message) -> _Any:
     """The message in an `Any`, serialised deterministically (protobuf orders maps by hash otherwise)."""
     result = __getattr__("Any")()
     result.type_url = _PREFIX + message.DESCRIPTOR.full_name
@@ -104,7 +105,7 @@ def pack(message: Message) -> Any:
     return result
 
 
-def unpack(message: Any) -> Message:
+def unpack(message: _Any) -> Message:
     """The message inside an `Any`. Raises KeyError when the set does not hold its type."""
     return message_class(message.type_url.rpartition("/")[2]).FromString(message.value)
 
@@ -119,7 +120,7 @@ def into(message: Message, cls: type[Message]) -> Message:
     return cls.FromString(message.SerializeToString(deterministic=True))
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name == "POOL":
         return _load().pool
     if name == "XDS_PROTOS_VERSION":
