@@ -77,13 +77,9 @@ def hostname_match(match: GatewayRouteHostnameMatch) -> Iterator[Finding]:
         yield from _domain(match.exact, ".exact")
     if match.suffix is not None:
         yield from _domain(match.suffix, ".suffix")
-        if not match.suffix.startswith("."):
-            # Envoy's `*.h` and `*-h` are wildcards, `*h` too; App Mesh served whole labels only.
-            yield warning(
-                ".suffix",
-                "a suffix is matched at a dot only",
-                f"write `.{match.suffix[:60].lstrip('*')}` to say so",
-            )
+        if not match.suffix.startswith((".", "*")):
+            # Envoy's wildcards `*h` and `*-h` would do; App Mesh served whole labels only (RM#384).
+            yield warning(".suffix", "a suffix is matched at a dot only", f"say so: `.{match.suffix[:60]}`")
 
 
 def dns(discovery: DnsServiceDiscovery) -> Iterator[Finding]:

@@ -178,9 +178,11 @@ class _Walk:
         self.report(path, f"unknown field {_quote(name)}", hint, self.unknown)
 
     def array(self, value: object, schema: inspect.VarTupleType, path: str) -> Any:
-        if not isinstance(value, tuple if self.built else (list, tuple)):
-            hint = "made in Python, lists are tuples" if self.built else "a single entry is a list of one"
-            self.mismatch(path, "a list", value, hint)
+        if self.built and not isinstance(value, tuple):
+            self.mismatch(path, "a tuple", value, "structs must not change: their lists are tuples")
+            return None
+        if not isinstance(value, (list, tuple)):
+            self.mismatch(path, "a list", value, "a single entry is a list of one")
             return None
         self.length(len(value), schema, path, "entry", "entries")
         return tuple(self.convert(item, schema.item_type, f"{path}[{i}]") for i, item in enumerate(value))
