@@ -1,0 +1,201 @@
+"""The synthetic mesh of the benchmarks.
+
+N virtual nodes, each behind a virtual service with a router, one route and two weighted targets; B backends a
+node. Listeners are http: a third STRICT with mutual TLS, a third PERMISSIVE, a third DISABLED. Half of the
+nodes are found by DNS, half in Cloud Map with three endpoints each. Client policies check a trust and a name
+and present a certificate: the same files everywhere (`shared`), or files that name the client (`unique`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from appmesh_xds import Mesh, spec
+from appmesh_xds.facts import Endpoint
+
+MESH = "bench"
+Sharing = Literal["shared", "unique"]
+_MODES = ("STRICT", "PERMISSIVE", "DISABLED")
+
+
+def node_name(index: int) -> str:
+    return f"node-{index:05}"
+
+
+def service_name(index: int) -> str:
+    return f"svc-{index:05}.bench.local"
+
+
+def _listener(index: int, pool: int) -> dict[str, Any]:
+    mode = _MODES[index % 3]
+    tls: dict[str, Any] = {
+        "mode": mode,
+        "certificate": {"file": {"certificateChain": "/certs/cert.pem", "privateKey": "/certs/key.pem"}},
+    }
+    if mode == "STRICT":
+        tls["validation"] = {"trust": {"file": {"certificateChain": "/certs/ca.pem"}}}
+    return {
+        "portMapping": {"port": 8080, "protocol": "http"},
+        "tls": tls,
+        "healthCheck": {
+            "protocol": "http",
+            "path": "/ping",
+            "healthyThreshold": 2,
+            "unhealthyThreshold": 3,
+            "intervalMillis": 5000,
+            "timeoutMillis": 2000,
+        },
+        "outlierDetection": {
+            "maxServerErrors": 5,
+            "interval": {"unit": "s", "value": 10},
+            "baseEjectionDuration": {"unit": "s", "value": 30},
+            "maxEjectionPercent": 50,
+        },
+        "connectionPool": {"http": {"maxConnections": pool, "maxPendingRequests": 50}},
+        "timeout": {"http": {"perRequest": {"unit": "s", "value": 30}}},
+    }
+
+
+def _discovery(index: int) -> dict[str, Any]:
+    if index % 2:
+        return {"awsCloudMap": {"namespaceName": "bench.local", "serviceName": f"node-{index:05}"}}
+    return {"dns": {"hostname": f"node-{index:05}.bench.local"}}
+
+
+def _policy(client: int, backend: int, sharing: Sharing) -> dict[str, Any]:
+    folder = f"/certs/{node_name(client)}" if sharing == "unique" else "/certs"
+    return {
+        "tls": {
+            "certificate": {
+                "file": {"certificateChain": f"{folder}/client.pem", "privateKey": f"{folder}/client.key"}
+            },
+            "validation": {
+                "trust": {"file": {"certificateChain": "/certs/ca.pem"}},
+                "subjectAlternativeNames": {"match": {"exact": [service_name(backend)]}},
+            },
+        }
+    }
+
+
+def backends_of(index: int, nodes: int, backends: int) -> list[int]:
+    """Which services a node calls: spread over the mesh, so that each is called by about B nodes."""
+    return [(index * 7 + step * 13 + 1) % nodes for step in range(min(backends, nodes))]
+
+
+def node_request(
+    index: int, nodes: int, backends: int, sharing: Sharing = "shared", pool: int = 100
+) -> dict[str, Any]:
+    """One virtual node as the API's create request has it."""
+    return {
+        "meshName": MESH,
+        "virtualNodeName": node_name(index),
+        "spec": {
+            "backends": [
+                {
+                    "virtualService": {
+                        "virtualServiceName": service_name(backend),
+                        "clientPolicy": _policy(index, backend, sharing),
+                    }
+                }
+                for backend in dict.fromkeys(backends_of(index, nodes, backends))
+            ],
+            "listeners": [_listener(index, pool)],
+            "serviceDiscovery": _discovery(index),
+        },
+    }
+
+
+def route_request(index: int, nodes: int, retries: int = 2) -> dict[str, Any]:
+    """The one route of a service: most requests to its own node, some to the next."""
+    return {
+        "meshName": MESH,
+        "virtualRouterName": f"router-{index:05}",
+        "routeName": "all",
+        "spec": {
+            "httpRoute": {
+                "match": {"prefix": "/"},
+                "action": {
+                    "weightedTargets": [
+                        {"virtualNode": node_name(index), "weight": 90},
+                        {"virtualNode": node_name((index + 1) % nodes), "weight": 10},
+                    ]
+                },
+                "timeout": {"perRequest": {"unit": "s", "value": 20}},
+                "retryPolicy": {
+                    "maxRetries": retries,
+                    "perRetryTimeout": {"unit": "s", "value": 5},
+                    "httpRetryEvents": ["gateway-error", "client-error"],
+                    "tcpRetryEvents": ["connection-error"],
+                },
+            }
+        },
+    }
+
+
+def requests(nodes: int, backends: int, sharing: Sharing = "shared") -> list[dict[str, Any]]:
+    """The whole mesh as create requests."""
+    found: list[dict[str, Any]] = [{"meshName": MESH, "spec": {}}]
+    for index in range(nodes):
+        router = f"router-{index:05}"
+        found.append(node_request(index, nodes, backends, sharing))
+        found.append(
+            {
+                "meshName": MESH,
+                "virtualServiceName": service_name(index),
+                "spec": {"provider": {"virtualRouter": {"virtualRouterName": router}}},
+            }
+        )
+        found.append(
+            {
+                "meshName": MESH,
+                "virtualRouterName": router,
+                "spec": {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}]},
+            }
+        )
+        found.append(route_request(index, nodes))
+    return found
+
+
+def endpoints(nodes: int) -> dict[str, tuple[Endpoint, ...]]:
+    """Three endpoints for every node in Cloud Map."""
+    return {
+        node_name(index): tuple(
+            Endpoint(address=f"10.{index // 250}.{index % 250}.{last}") for last in (1, 2, 3)
+        )
+        for index in range(1, nodes, 2)
+    }
+
+
+def mesh(nodes: int, backends: int, sharing: Sharing = "shared") -> Mesh:
+    """The whole mesh with its endpoints."""
+    made = [_data(request) for request in requests(nodes, backends, sharing)]
+    return Mesh.trusted(made, name=MESH).replace(endpoints=endpoints(nodes))
+
+
+def _data(request: dict[str, Any]) -> spec.Data:
+    return msgspec.convert(request, _type(request))
+
+
+def _type(request: dict[str, Any]) -> type[spec.Data]:
+    if "routeName" in request:
+        return spec.RouteData
+    for name, kind in (
+        ("virtualNodeName", spec.VirtualNodeData),
+        ("virtualServiceName", spec.VirtualServiceData),
+        ("virtualRouterName", spec.VirtualRouterData),
+    ):
+        if name in request:
+            return kind
+    return spec.MeshData
+
+
+def changed_node(index: int, nodes: int, backends: int, sharing: Sharing = "shared", pool: int = 101) -> spec.Data:
+    """A node whose connection pool differs."""
+    return _data(node_request(index, nodes, backends, sharing, pool))
+
+
+def changed_route(index: int, nodes: int, retries: int = 3) -> spec.Data:
+    """A route whose retries differ."""
+    return _data(route_request(index, nodes, retries))
