@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from apps import GrpcApp, H2App, HttpApp, ServerFirstApp, TcpApp
+from oracle import Oracle
 from pki import Certificates, make_certificates
 from real_envoy import Bootstrap, Envoy
 
@@ -30,6 +31,12 @@ def run_envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunEnvoy]:
     numbers = itertools.count()
     with contextlib.ExitStack() as running:
         yield lambda bootstrap: running.enter_context(Envoy(bootstrap, folder / str(next(numbers))))
+
+
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Oracle]:
+    with Oracle(tmp_path_factory.mktemp("oracle"), certificates) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

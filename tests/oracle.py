@@ -220,9 +220,7 @@ class Oracle:
         kind = self._type(type_url)
         self._number += 1
         kind.nonce, kind.answered = str(self._number), kind.asked
-        response = proto.DiscoveryResponse(
-            version_info=kind.nonce, nonce=kind.nonce, type_url=type_url
-        )
+        response = proto.DiscoveryResponse(version_info=kind.nonce, nonce=kind.nonce, type_url=type_url)
         response.resources.extend(self._resources.get(type_url, ()))
         self._responses.put(response.SerializeToString())
 
