@@ -13,7 +13,7 @@ change of the mesh:
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -21,11 +21,13 @@ from .spec.common import FileCertificate, FileTrust
 from .spec.types import SdsSecretName
 
 __all__ = [
+    "NO_MATERIAL",
     "Authority",
     "Certificate",
     "Endpoint",
     "FileCertificate",
     "FileTrust",
+    "MaterialFacts",
     "Pem",
     "PemTrust",
     "SdsSecret",
@@ -70,3 +72,13 @@ class Endpoint(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown
     health: Literal["HEALTHY", "UNHEALTHY"] = "HEALTHY"
     #: Key and value pairs; all of the node's `attributes` must be among them.
     attributes: tuple[tuple[str, str], ...] = ()
+
+
+class MaterialFacts(Struct, frozen=True, gc=False, cache_hash=True):
+    """The certificates and authorities behind some ARNs, as a value: part of what a resource is made from."""
+
+    certificates: tuple[tuple[str, Certificate], ...] = ()
+    authorities: tuple[tuple[str, Authority], ...] = ()
+
+
+NO_MATERIAL: Final = MaterialFacts()

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from . import spec
 from .errors import Problem, Severity
+from .facts import Endpoint
 
 if TYPE_CHECKING:
     from .mesh import Mesh
@@ -35,6 +36,8 @@ class Destination(Struct, frozen=True, gc=False, cache_hash=True):
     node: spec.VirtualNodeData
     listener: spec.Listener
     weight: int
+    #: Facts about a node in Cloud Map; None when there are none.
+    endpoints: tuple[Endpoint, ...] | None = None
 
 
 class ResolvedRoute(Struct, frozen=True, gc=False, cache_hash=True):
@@ -103,7 +106,7 @@ def _node_ports(
         ServicePort(
             listener.port_mapping.port,
             listener.port_mapping.protocol,
-            (ResolvedRoute(None, (Destination(node, listener, 1),)),),
+            (ResolvedRoute(None, (Destination(node, listener, 1, mesh.endpoints.get(name)),)),),
         )
         for listener in sorted(node.spec.listeners or (), key=lambda one: one.port_mapping.port)
     )
@@ -302,7 +305,7 @@ def _destinations(mesh: Mesh, route: spec.RouteData, problems: list[Problem]) ->
             )
         key = (node.name, listener.port_mapping.port)
         weight = target.weight + (found[key].weight if key in found else 0)
-        found[key] = Destination(node, listener, weight)
+        found[key] = Destination(node, listener, weight, mesh.endpoints.get(node.name))
     return tuple(found.values())
 
 

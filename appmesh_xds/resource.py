@@ -65,6 +65,12 @@ class Resource(Struct, frozen=True, kw_only=True, gc=False):
         name: str = getattr(message, _NAME_FIELDS.get(type_url, "name"))
         return cls(type_url=type_url, name=name, value=value, version=content_version(value), origin=origin)
 
+    def at(self, *origin: str) -> Resource:
+        """The same resource with another origin; the bytes are shared."""
+        return Resource(
+            type_url=self.type_url, name=self.name, value=self.value, version=self.version, origin=origin
+        )
+
     def message(self) -> Message:
         """The message, parsed, as one of `appmesh_xds.proto`'s classes."""
         from . import proto

@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from . import names
-from .envoy.backend import backend
 from .envoy.gateway import virtual_gateway
 from .envoy.node import virtual_node
-from .envoy.output import Output
+from .envoy.output import Output, Remember, call
 from .envoy.report import Report
-from .envoy.sources import Secrets
 from .errors import Problem, TranslationErrors, errors_in
 from .options import Options
 from .resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPE_NAMES, Resource
 from .spec import VirtualNodeData
 
 if TYPE_CHECKING:
-    from .envoy.egress import Build
     from .mesh import Mesh
 
 _DEFAULTS = Options()
@@ -101,33 +98,29 @@ def translate(mesh: Mesh, proxy: str, options: Options = _DEFAULTS, *, strict: b
     What cannot be translated spoils only what depends on it and is a problem of the snapshot. With `strict`
     problems of either level raise `TranslationErrors`. Raises `UsageError` for a proxy that is not there.
     """
-    snapshot = assemble(mesh, proxy, options, backend)
+    snapshot = assemble(mesh, proxy, options, call)
     if strict and snapshot.problems:
         raise TranslationErrors(snapshot.problems)
     return snapshot
 
 
-def assemble(mesh: Mesh, proxy: str, options: Options, build: Build) -> Snapshot:
-    """`translate` with a given way to build backends."""
+def assemble(mesh: Mesh, proxy: str, options: Options, remember: Remember) -> Snapshot:
+    """`translate` with a given way to call the functions that make its parts."""
     data = mesh.proxy(proxy)
-    report, secrets, out = Report(), Secrets(), Output(options.delivery)
+    report, out = Report(), Output(options.delivery)
     if isinstance(data, VirtualNodeData):
-        virtual_node(data, mesh, options, build, report, secrets, out)
+        virtual_node(data, mesh, options, remember, report, out)
     else:
-        virtual_gateway(data, mesh, options, build, report, secrets, out)
+        virtual_gateway(data, mesh, options, remember, report, out)
     problems = {mesh.locate(problem) for problem in report.problems}
     return Snapshot(
         mesh=mesh.name,
         mesh_owner=mesh.owner,
         proxy=names.proxy(data.kind, data.name),
-        listeners=_sorted(out.listeners.values()),
-        clusters=_sorted(out.clusters.values()),
-        routes=_sorted(out.route_configurations.values()),
-        endpoints=_sorted(out.endpoints.values()),
-        secrets=_sorted(Resource.of(secret, (origin,)) for secret, origin in secrets.by_name.values()),
+        listeners=out.sorted(LISTENER),
+        clusters=out.sorted(CLUSTER),
+        routes=out.sorted(ROUTES),
+        endpoints=out.sorted(ENDPOINTS),
+        secrets=out.sorted(SECRET),
         problems=tuple(sorted(problems)),
     )
-
-
-def _sorted(resources: Iterable[Resource]) -> tuple[Resource, ...]:
-    return tuple(sorted(resources, key=lambda one: one.name))

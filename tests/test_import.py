@@ -62,7 +62,7 @@ print(proto.into(other, proto.Listener) == mine)
 
 #: Lower layers first. A module imports from its own layer and from those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "names", "proto", "resource", "options"),
+    ("errors", "names", "proto", "resource", "options", "wire"),
     ("spec",),
     ("facts",),
     ("mesh",),

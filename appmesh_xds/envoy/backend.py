@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .. import names, proto
 from ..errors import Problem
@@ -21,17 +23,25 @@ from .binding import ip_preference
 from .client_tls import client_tls
 from .clusters import DNS_LOOKUP_FAMILY, Discovery, backend_cluster, cluster_load_assignment
 from .report import Report
-from .routes import default_retry_policy, grpc_route_match, http_route_match, retry_policy, route, timeouts_of
-from .sources import Material, Secrets
+from .routes import (
+    default_retry_policy,
+    grpc_route_match,
+    http_route_match,
+    retry_policy,
+    route,
+    timeouts_of,
+    virtual_host,
+)
+from .sources import Material, Secrets, listener_arns, material_facts, policy_arns
 
 if TYPE_CHECKING:
-    from ..facts import Endpoint
+    from ..facts import Endpoint, MaterialFacts
     from ..mesh import Mesh
     from ..options import Options
-    from ..spec import VirtualNodeData
+    from ..spec import MeshData, VirtualNodeData
 
 
-class BackendCluster(NamedTuple):
+class BackendCluster(Struct, frozen=True, gc=False):
     """A cluster; `tls` is its transport socket's bytes, which tell two client policies apart."""
 
     resource: Resource
@@ -39,60 +49,81 @@ class BackendCluster(NamedTuple):
     tls: bytes
 
 
-class BackendPort(NamedTuple):
-    """One port of the service: routes for the HTTP family, weighted clusters for TCP."""
+class BackendPort(Struct, frozen=True, gc=False):
+    """One port of the service: a virtual host for the HTTP family, weighted clusters for TCP."""
 
     port: int
     protocol: str
-    routes: tuple[proto.Route, ...] = ()
+    #: The service's virtual host on this port, serialised.
+    host: bytes = b""
     clusters: tuple[tuple[str, int], ...] = ()
     idle_timeout: int | None = None
     origin: tuple[str, ...] = ()
 
+    def routes(self) -> Sequence[proto.Route]:
+        """The routes of the virtual host, for proxies that give it other domains."""
+        return proto.VirtualHost.FromString(self.host).routes
 
-class Backend(NamedTuple):
+
+class Backend(Struct, frozen=True, weakref=True):
     """Problems and origins of the client's own policy name `client_tls.CLIENT`."""
 
     service: str
     ports: tuple[BackendPort, ...]
     clusters: tuple[BackendCluster, ...]
-    secrets: tuple[tuple[proto.Secret, str], ...]
+    secrets: tuple[Resource, ...]
     problems: tuple[Problem, ...]
 
 
 def backend(
     service: Service,
     policy: ClientPolicyTls | None,
-    mesh: Mesh,
+    facts: MaterialFacts,
+    mesh: MeshData,
     options: Options,
-    renamed: Mapping[str, str] | None = None,
+    renames: tuple[tuple[str, str], ...] = (),
 ) -> Backend:
-    """Builds the parts. `renamed` gives clusters another name, where two policies meet in one proxy."""
+    """Builds the parts. `renames` gives clusters other names, where two policies meet in one proxy.
+
+    Every argument is an immutable value, and there is no other input: the arguments are a memo's key.
+    """
     report, secrets = Report(), Secrets()
     report.problems.extend(service.problems)
-    material = Material(mesh, options, report, secrets)
+    material = Material(facts, options, report, secrets)
+    renamed = dict(renames)
     clusters: dict[str, BackendCluster | None] = {}
     ports = []
     for port in service.ports:
         for resolved in port.routes:
             for destination in resolved.destinations:
-                name = cluster_name(mesh.name, destination, renamed)
+                name = cluster_name(mesh.mesh_name, destination, renamed)
                 if name not in clusters:
                     clusters[name] = _cluster(name, destination, policy, mesh, options, material)
-        ports.append(_port(service, port, clusters, mesh.name, options, renamed, report))
+        ports.append(_port(service, port, clusters, mesh.mesh_name, options, renamed, report))
     return Backend(
         service.data.name,
         tuple(ports),
         tuple(cluster for cluster in clusters.values() if cluster is not None),
-        tuple(secrets.by_name.values()),
+        secrets.resources(),
         tuple(dict.fromkeys(report.problems)),
     )
 
 
-def cluster_name(mesh: str, destination: Destination, renamed: Mapping[str, str] | None = None) -> str:
+def backend_facts(service: Service, policy: ClientPolicyTls | None, mesh: Mesh) -> MaterialFacts:
+    """The facts that `backend` needs."""
+    listeners = [
+        destination.listener
+        for port in service.ports
+        for resolved in port.routes
+        for destination in resolved.destinations
+    ]
+    return material_facts(mesh, [*policy_arns(policy), *listener_arns(listeners)])
+
+
+def cluster_name(mesh: str, destination: Destination, renamed: Mapping[str, str]) -> str:
     mapping = destination.listener.port_mapping
     name = names.egress_cluster(mesh, destination.node.name, mapping.protocol, mapping.port)
-    return renamed.get(name, name) if renamed else name
+    return renamed.get(name, name)
 
 
 def policy_hash(tls: bytes) -> str:
@@ -119,7 +150,7 @@ def _cluster(
     name: str,
     destination: Destination,
     policy: ClientPolicyTls | None,
-    mesh: Mesh,
+    mesh: MeshData,
     options: Options,
     material: Material,
 ) -> BackendCluster | None:
@@ -136,7 +167,7 @@ def _cluster(
     )
     if not tls.usable:
         return None
-    preference = ip_preference(mesh.data, node)
+    preference = ip_preference(mesh, node)
     origin = (f"{node.key} $.spec.listeners[port={port}]",)
     endpoints: Sequence[Endpoint] | None = None
     assignment = None
@@ -145,7 +176,7 @@ def _cluster(
         kind: Discovery = "STRICT_DNS" if discovery.dns.response_type == "ENDPOINTS" else "LOGICAL_DNS"
         host = discovery.dns.hostname
     else:
-        endpoints = cloud_map_endpoints(node, mesh.endpoints.get(node.name), preference, material.report)
+        endpoints = cloud_map_endpoints(node, destination.endpoints, preference, material.report)
         kind = "STATIC" if options.delivery == "inline" else "EDS"
         if kind == "EDS":
             message = cluster_load_assignment(name, endpoints, port)
@@ -222,7 +253,7 @@ def _port(
     clusters: Mapping[str, BackendCluster | None],
     mesh: str,
     options: Options,
-    renamed: Mapping[str, str] | None,
+    renamed: Mapping[str, str],
     report: Report,
 ) -> BackendPort:
     origin = tuple(
@@ -243,11 +274,17 @@ def _port(
         _report_nothing_left(service, resolved, shares, report)
         weighted.append(shares)
     if port.protocol in HTTP_FAMILY:
-        routes = tuple(
-            _http_route(service.data.name, resolved, shares, options)
-            for resolved, shares in zip(port.routes, weighted, strict=True)
+        name = service.data.name
+        host = virtual_host(
+            name=name,
+            domains=[name, f"{name}:{port.port}"],
+            routes=[
+                _http_route(name, resolved, shares, options)
+                for resolved, shares in zip(port.routes, weighted, strict=True)
+            ],
         )
-        return BackendPort(port.port, port.protocol, routes=routes, origin=origin)
+        content = host.SerializeToString(deterministic=True)
+        return BackendPort(port.port, port.protocol, host=content, origin=origin)
     idle = None
     for resolved in port.routes:
         body = route_body(resolved.data) if resolved.data is not None else None

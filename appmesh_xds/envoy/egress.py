@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -10,8 +11,8 @@ import msgspec
 from .. import names, proto
 from ..errors import Problem
 from ..resolve import resolve_service
-from ..spec import ClientPolicyTls, VirtualNodeData
-from .backend import Backend, BackendPort, policy_hash
+from ..spec import ClientPolicyTls, Logging, MeshData, VirtualNodeData
+from .backend import Backend, BackendPort, backend, backend_facts, policy_hash
 from .base import HTTP_FAMILY
 from .binding import bind_address, ip_preference
 from .client_tls import CLIENT, effective_policy
@@ -26,10 +27,9 @@ from .filters import (
     tls_inspector,
 )
 from .listeners import listener
-from .output import Output
+from .output import Output, Part, Remember
 from .report import Report
 from .routes import passthrough_route, virtual_host
-from .sources import Secrets
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -50,29 +50,29 @@ class Use(NamedTuple):
     default: bool
 
 
-#: How a backend is built; a translator gives one that remembers.
-Build = Callable[..., Backend]
-
-
 def add_egress(
-    node: VirtualNodeData,
-    mesh: Mesh,
-    options: Options,
-    build: Build,
-    report: Report,
-    secrets: Secrets,
-    out: Output,
+    node: VirtualNodeData, mesh: Mesh, options: Options, remember: Remember, report: Report, out: Output
 ) -> None:
     """Adds a node's egress listeners, routes, clusters and endpoints to `out`."""
-    parts = backends(node.key, backend_uses(node), mesh, options, build, report)
+    parts = backends(node.key, backend_uses(node), mesh, options, remember, report)
     for part in parts:
-        add_backend(part, secrets, out)
+        add_backend(part, out)
     host = bind_address(options, ip_preference(mesh.data, node))
     http, tcp = _by_port(parts, options, report)
+    origin = f"{node.key} $.spec.backends"
     if options.interception == "none":
-        _add_bound(node, http, tcp, host, options, report, out)
-    else:
-        _add_redirected(node, mesh, http, tcp, host, options, report, out)
+        _add_bound(node.spec.logging, origin, http, tcp, host, options, report, out)
+        return
+    allow_all = allows_all(mesh.data)
+    passthrough = names.allow_all_cluster(mesh.name) if allow_all else None
+    inline = []
+    for port, served in http.items():
+        hosts = _virtual_hosts(served, port, passthrough, report)
+        inline.append((port, out.joined_routes(names.egress_routes(port), hosts, _origins(served))))
+    bytes_only = tuple((port, part.clusters, part.idle_timeout) for port, (_, part) in tcp.items())
+    part = remember(redirected, tuple(inline), bytes_only, mesh.data, node.spec.logging, host, options)
+    for resource in part.resources:
+        out.add(resource.at(origin))
 
 
 def backend_uses(node: VirtualNodeData) -> list[Use]:
@@ -95,7 +95,7 @@ def backends(
     uses: Sequence[Use],
     mesh: Mesh,
     options: Options,
-    build: Build,
+    remember: Remember,
     report: Report,
 ) -> list[Backend]:
     """The parts of every backend that resolves, with the problems of those that do not."""
@@ -109,13 +109,17 @@ def backends(
                 f"there is no virtual service {use.service!r} in the mesh; the backend is left out",
             )
             continue
-        found.append((use, service, build(service, use.policy, mesh, options)))
-    renames = _policy_renames(resource, [(use, part) for use, _, part in found], report)
+        facts = backend_facts(service, use.policy, mesh)
+        part = remember(backend, service, use.policy, facts, mesh.data, options)
+        found.append((use, service, facts, part))
+    renames = _policy_renames(resource, [(use, part) for use, _, _, part in found], report)
     parts = []
-    for use, service, part in found:
+    for use, service, facts, part in found:
         renamed = renames.get(use.service)
         if renamed:
-            part = build(service, use.policy, mesh, options, renamed)
+            part = remember(
+                backend, service, use.policy, facts, mesh.data, options, tuple(sorted(renamed.items()))
+            )
         report.problems.extend(_for_client(problem, resource, use.policy_path) for problem in part.problems)
         parts.append(part)
     return parts
@@ -157,14 +161,14 @@ def _policy_renames(
     return renames
 
 
-def add_backend(part: Backend, secrets: Secrets, out: Output) -> None:
+def add_backend(part: Backend, out: Output) -> None:
     """Adds a backend's clusters, endpoints and secrets to `out`."""
     for cluster in part.clusters:
-        out.resource(cluster.resource)
+        out.add(cluster.resource)
         if cluster.assignment is not None:
-            out.resource(cluster.assignment)
-    for secret, origin in part.secrets:
-        secrets.add(secret, origin)
+            out.add(cluster.assignment)
+    for secret in part.secrets:
+        out.add(secret)
 
 
 # --- ports ----------------------------------------------------------------------------------------
@@ -225,108 +229,114 @@ def host_name_taken(domains: Sequence[str], service: str, taken: dict[str, str],
     return False
 
 
-def _virtual_hosts(
-    served: Sequence[Served], port: int, allow_all: str | None, report: Report
-) -> list[proto.VirtualHost]:
+def _virtual_hosts(served: Sequence[Served], port: int, allow_all: str | None, report: Report) -> list[bytes]:
+    """The serialised virtual hosts of a port, by name."""
     taken: dict[str, str] = {}
-    hosts = {}
-    for service, part in served:
-        domains = [service, f"{service}:{port}"]
-        if not host_name_taken(domains, service, taken, report):
-            hosts[service] = virtual_host(name=service, domains=domains, routes=part.routes)
+    hosts = {
+        service: part.host
+        for service, part in served
+        if not host_name_taken([service, f"{service}:{port}"], service, taken, report)
+    }
     if allow_all is not None:
-        name = names.ALLOW_ALL_VIRTUAL_HOST
-        hosts[name] = virtual_host(name=name, domains=["*"], routes=[passthrough_route(allow_all)])
+        hosts[names.ALLOW_ALL_VIRTUAL_HOST] = _allow_all_host(allow_all)
     return [hosts[name] for name in sorted(hosts)]
+
+
+@lru_cache(maxsize=64)
+def _allow_all_host(cluster: str) -> bytes:
+    host = virtual_host(name=names.ALLOW_ALL_VIRTUAL_HOST, domains=["*"], routes=[passthrough_route(cluster)])
+    return host.SerializeToString(deterministic=True)
+
+
+def _origins(served: Sequence[Served]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([origin for _, part in served for origin in part.origin]))
 
 
 # --- behind iptables --------------------------------------------------------------------------------
 
+#: (clusters by weight, idle timeout)
+TcpPort = tuple[int, tuple[tuple[str, int], ...], int | None]
 
-def _add_redirected(
-    node: VirtualNodeData,
-    mesh: Mesh,
-    http: dict[int, list[Served]],
-    tcp: dict[int, Served],
+
+def allows_all(mesh: MeshData) -> bool:
+    return mesh.spec.egress_filter is not None and mesh.spec.egress_filter.type == "ALLOW_ALL"
+
+
+def redirected(
+    http: tuple[tuple[int, bytes], ...],
+    tcp: tuple[TcpPort, ...],
+    mesh: MeshData,
+    logging: Logging | None,
     host: str,
     options: Options,
-    report: Report,
-    out: Output,
-) -> None:
-    egress_filter = mesh.data.spec.egress_filter
-    allow_all = egress_filter is not None and egress_filter.type == "ALLOW_ALL"
-    passthrough = names.allow_all_cluster(mesh.name) if allow_all else None
-    amazonaws = names.amazonaws_cluster(mesh.name) if options.aws_egress else None
-    logs = access_logs(node.spec.logging)
-    everywhere = ["0.0.0.0/0", "::/0"] if ":" in host else ["0.0.0.0/0"]
-    chains: list[tuple[int, proto.Filter | None]] = []
-    for port, served in http.items():
-        configuration = proto.RouteConfiguration(name=names.egress_routes(port))
-        configuration.virtual_hosts.extend(_virtual_hosts(served, port, passthrough, report))
-        reference = out.routes(configuration, *_origins(served))
-        manager = http_connection_manager(stat_prefix=names.EGRESS_STAT_PREFIX, routes=reference, logs=logs)
-        chains.append((port, http_filter(manager)))
-    for port, (_, part) in tcp.items():
-        chains.append((port, _tcp_filter(part, logs)))
-    made = []
-    for port, network_filter in sorted(chains, key=lambda one: one[0]):
+) -> Part:
+    """The egress listener that iptables redirects to, and the clusters it passes unknown traffic to.
+
+    `http` holds ports, each with its serialised route configuration when that is delivered inline. Every
+    argument is an immutable value, and there is no other input: the arguments are a memo's key.
+    """
+    passthrough = names.allow_all_cluster(mesh.mesh_name) if allows_all(mesh) else None
+    amazonaws = names.amazonaws_cluster(mesh.mesh_name) if options.aws_egress else None
+    logs = access_logs(logging)
+    out = Output(options.delivery)
+    filters: dict[int, proto.Filter | None] = {
+        port: _http_filter(port, inline, logs) for port, inline in http
+    }
+    filters.update({port: _tcp_filter(clusters, idle, logs) for port, clusters, idle in tcp})
+    everywhere = ("0.0.0.0/0", "::/0") if ":" in host else ("0.0.0.0/0",)
+    chains = []
+    for port in sorted(filters):
         # Envoy chooses by address range before it looks at server names and never turns back: a backend on
         # 443 must stand in the same range as the AWS chain, or that chain would close its connections.
         ranges = everywhere if port == _AWS_PORT and amazonaws is not None else ()
-        made.append(_chain(f"egress_{port}", network_filter, port=port, ranges=ranges))
-    owned = {port for port, _ in chains}
+        chains.append(_chain(f"egress_{port}", filters[port], port=port, ranges=ranges))
     if amazonaws is not None:
-        out.cluster(passthrough_cluster(amazonaws), f"{mesh.data.key} $.spec.egressFilter")
-        made.append(
-            _chain(
-                "amazonaws",
-                _passthrough(amazonaws, logs),
-                port=_AWS_PORT,
-                ranges=everywhere,
-                server_names=_AWS_SERVER_NAMES,
-            )
+        out.message(passthrough_cluster(amazonaws))
+        through = _passthrough(amazonaws, logs)
+        chains.append(
+            _chain("amazonaws", through, port=_AWS_PORT, ranges=everywhere, server_names=_AWS_SERVER_NAMES)
         )
     if passthrough is not None:
-        out.cluster(passthrough_cluster(passthrough), f"{mesh.data.key} $.spec.egressFilter")
+        out.message(passthrough_cluster(passthrough))
         through = _passthrough(passthrough, logs)
-        if amazonaws is not None and _AWS_PORT not in owned:
-            made.append(_chain("mesh_allow_all_443", through, port=_AWS_PORT, ranges=everywhere))
-        made.append(_chain("mesh_allow_all", through, ranges=everywhere))
+        if amazonaws is not None and _AWS_PORT not in filters:
+            chains.append(_chain("mesh_allow_all_443", through, port=_AWS_PORT, ranges=everywhere))
+        chains.append(_chain("mesh_allow_all", through, ranges=everywhere))
         # Somebody who connects to the egress port itself would be sent back to it, for ever.
-        made.append(_chain("no_loop", None, port=options.egress_port))
-    if not made:
-        return
-    filters = [original_dst()]
-    if amazonaws is not None:
-        filters.append(tls_inspector([_AWS_PORT]))
-    out.listener(
-        listener(
+        chains.append(_chain("no_loop", None, port=options.egress_port))
+    if chains:
+        listener_filters = [original_dst()]
+        if amazonaws is not None:
+            listener_filters.append(tls_inspector([_AWS_PORT]))
+        message = listener(
             name=names.egress_listener(host, options.egress_port),
             host=host,
             port=options.egress_port,
             inbound=False,
-            chains=made,
-            listener_filters=filters,
+            chains=chains,
+            listener_filters=listener_filters,
             stats_tags=options.app_mesh_metadata,
-        ),
-        f"{node.key} $.spec.backends",
+        )
+        out.message(message)
+    return Part(out.resources())
+
+
+def _http_filter(port: int, inline: bytes, logs: Sequence[proto.AccessLog]) -> proto.Filter:
+    routes = proto.RouteConfiguration.FromString(inline) if inline else names.egress_routes(port)
+    return http_filter(
+        http_connection_manager(stat_prefix=names.EGRESS_STAT_PREFIX, routes=routes, logs=logs)
     )
 
 
-def _origins(served: Sequence[Served]) -> list[str]:
-    return list(dict.fromkeys(origin for _, part in served for origin in part.origin))
-
-
-def _tcp_filter(part: BackendPort, logs: Sequence[proto.AccessLog]) -> proto.Filter | None:
+def _tcp_filter(
+    clusters: Sequence[tuple[str, int]], idle_timeout: int | None, logs: Sequence[proto.AccessLog]
+) -> proto.Filter | None:
     """None, a chain without filters, closes every connection: there is no target to send them to."""
-    if not part.clusters:
+    if not clusters:
         return None
     return tcp_filter(
         tcp_proxy(
-            stat_prefix=names.EGRESS_STAT_PREFIX,
-            clusters=part.clusters,
-            idle_timeout=part.idle_timeout,
-            logs=logs,
+            stat_prefix=names.EGRESS_STAT_PREFIX, clusters=clusters, idle_timeout=idle_timeout, logs=logs
         )
     )
 
@@ -362,7 +372,8 @@ def _chain(
 
 
 def _add_bound(
-    node: VirtualNodeData,
+    logging: Logging | None,
+    origin: str,
     http: dict[int, list[Served]],
     tcp: dict[int, Served],
     host: str,
@@ -371,14 +382,13 @@ def _add_bound(
     out: Output,
 ) -> None:
     """One listener for all HTTP services, which also works as an http_proxy, and one for each TCP service."""
-    logs = access_logs(node.spec.logging)
+    logs = access_logs(logging)
     if http:
-        configuration = proto.RouteConfiguration(name=names.egress_routes(options.egress_port))
-        configuration.virtual_hosts.extend(_bound_hosts(http, options.egress_port, report))
-        served = [one for port in http.values() for one in port]
-        reference = out.routes(configuration, *_origins(served))
-        manager = http_connection_manager(stat_prefix=names.EGRESS_STAT_PREFIX, routes=reference, logs=logs)
-        _add_bound_listener(node, http_filter(manager), "egress", host, options.egress_port, options, out)
+        port = options.egress_port
+        served = [one for ones in http.values() for one in ones]
+        hosts = _bound_hosts(http, port, report)
+        inline = out.joined_routes(names.egress_routes(port), hosts, _origins(served))
+        out.message(_bound_listener("egress", _http_filter(port, inline, logs), host, port, options), origin)
     bound = dict(options.tcp_egress)
     for port, (service, part) in tcp.items():
         if port not in bound:
@@ -389,34 +399,25 @@ def _add_bound(
                 f"give --tcp-egress {port}=PORT",
             )
             continue
-        network_filter = _tcp_filter(part, logs)
-        _add_bound_listener(node, network_filter, f"egress_{port}", host, bound[port], options, out)
+        network_filter = _tcp_filter(part.clusters, part.idle_timeout, logs)
+        out.message(_bound_listener(f"egress_{port}", network_filter, host, bound[port], options), origin)
 
 
-def _add_bound_listener(
-    node: VirtualNodeData,
-    network_filter: proto.Filter | None,
-    chain: str,
-    host: str,
-    port: int,
-    options: Options,
-    out: Output,
-) -> None:
-    out.listener(
-        listener(
-            name=names.egress_listener(host, port),
-            host=host,
-            port=port,
-            inbound=False,
-            chains=[_chain(chain, network_filter)],
-            reuse_port=False,
-            stats_tags=options.app_mesh_metadata,
-        ),
-        f"{node.key} $.spec.backends",
+def _bound_listener(
+    chain: str, network_filter: proto.Filter | None, host: str, port: int, options: Options
+) -> proto.Listener:
+    return listener(
+        name=names.egress_listener(host, port),
+        host=host,
+        port=port,
+        inbound=False,
+        chains=[_chain(chain, network_filter)],
+        reuse_port=False,
+        stats_tags=options.app_mesh_metadata,
     )
 
 
-def _bound_hosts(http: dict[int, list[Served]], egress_port: int, report: Report) -> list[proto.VirtualHost]:
+def _bound_hosts(http: dict[int, list[Served]], egress_port: int, report: Report) -> list[bytes]:
     """A service answers to its name, with its own port or with the listener's. One with several ports
     answers to the bare name on its lowest."""
     taken: dict[str, str] = {}
@@ -424,10 +425,13 @@ def _bound_hosts(http: dict[int, list[Served]], egress_port: int, report: Report
     seen: set[str] = set()
     for port, served in http.items():
         for service, part in served:
-            bare = [service, f"{service}:{egress_port}"] if service not in seen else []
-            name = service if service not in seen else f"{service}:{port}"
-            domains = list(dict.fromkeys([*bare[:1], f"{service}:{port}", *bare[1:]]))
+            domains = [f"{service}:{port}"]
+            name = f"{service}:{port}"
+            if service not in seen:
+                name = service
+                domains = list(dict.fromkeys([service, *domains, f"{service}:{egress_port}"]))
             seen.add(service)
             if not host_name_taken(domains, service, taken, report):
-                hosts[name] = virtual_host(name=name, domains=domains, routes=part.routes)
+                host = virtual_host(name=name, domains=domains, routes=part.routes())
+                hosts[name] = host.SerializeToString(deterministic=True)
     return [hosts[name] for name in sorted(hosts)]

@@ -17,7 +17,7 @@ from .base import HTTP_FAMILY
 from .binding import Socket, bind_address, ip_preference, report_clashes
 from .client_tls import effective_policy
 from .clusters import local_cluster
-from .egress import Build, Use, add_backend, backends, host_name_taken
+from .egress import Use, add_backend, backends, host_name_taken
 from .filters import access_logs, http_connection_manager, http_filter, tls_inspector
 from .gateway_routes import (
     gateway_route_body,
@@ -31,11 +31,11 @@ from .gateway_routes import (
 )
 from .ingress import listener_transport_socket
 from .listeners import filter_chains, listener
-from .output import Output
+from .output import Output, Remember
 from .report import Report
 from .routes import virtual_host
 from .single_hop import direct_routes
-from .sources import Material, Secrets
+from .sources import Material, Secrets, listener_arns, material_facts
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -56,9 +56,8 @@ def virtual_gateway(
     gateway: VirtualGatewayData,
     mesh: Mesh,
     options: Options,
-    build: Build,
+    remember: Remember,
     report: Report,
-    secrets: Secrets,
     out: Output,
 ) -> None:
     """Adds the resources of a virtual gateway's Envoy to `out`."""
@@ -75,16 +74,20 @@ def virtual_gateway(
         Use(service, policy, policy_path, "$.spec", default=True)
         for service in sorted({target.service for target in targets if target.resolved is not None})
     ]
-    parts = {part.service: part for part in backends(gateway.key, uses, mesh, options, build, report)}
+    parts = {part.service: part for part in backends(gateway.key, uses, mesh, options, remember, report)}
     for part in parts.values():
-        add_backend(part, secrets, out)
-    material = Material(mesh, options, report, secrets)
+        add_backend(part, out)
+    secrets = Secrets()
+    facts = material_facts(mesh, listener_arns(gateway.spec.listeners))
+    material = Material(facts, options, report, secrets)
     for index, spec in enumerate(gateway.spec.listeners):
         of_port = [target for target in targets if _enters(target.route, spec, gateway)]
         hosts = _ingress_hosts(gateway, spec, bound, of_port, parts, options, report)
         _add_ingress(gateway, index, hosts, of_port, host, bound, options, material, out)
     if not options.single_hop:
         _add_egress(gateway, targets, parts, host, options, report, out)
+    for secret in secrets.resources():
+        out.add(secret)
 
 
 def _sockets(
@@ -267,7 +270,7 @@ def _add_ingress(
             pool=spec.connection_pool,
             legacy_defaults=options.legacy_defaults,
         )
-        out.cluster(cluster, origin)
+        out.message(cluster, origin)
     elif spec.connection_pool is not None:
         text = "limits the loop between the two hops, and a single hop has none"
         material.report.warning(gateway.key, f"{path}.connectionPool", text)
@@ -287,7 +290,7 @@ def _add_ingress(
         tls=socket,
         destination_port=bound[port] if options.interception == "redirect" else None,
     )
-    out.listener(
+    out.message(
         listener(
             name=names.ingress_listener(host, bound[port]),
             host=host,
@@ -320,7 +323,7 @@ def _marked(target: Target, parts: Mapping[str, Backend], *, by_service: bool) -
         marks.append((names.TARGET_PORT_HEADER, str(target.port)))
     result = []
     for port in _ports(target, parts):
-        for original in port.routes:
+        for original in port.routes():
             route = proto.Route()
             route.CopyFrom(original)
             for name, value in marks:
@@ -377,7 +380,7 @@ def _add_egress(
         filters=[http_filter(manager)],
         destination_port=options.egress_port if redirect else None,
     )
-    out.listener(
+    out.message(
         listener(
             name=names.egress_listener(host, options.egress_port),
             host=host,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import names, proto
-from ..spec import Listener, VirtualNodeData
+from ..facts import MaterialFacts
+from ..spec import Listener, Logging
 from .base import HTTP_FAMILY, milliseconds
 from .binding import (
     application_address,
     application_port,
     bind_address,
     ingress_ports,
-    ip_preference,
 )
 from .clusters import local_cluster
 from .filters import (
@@ -25,78 +25,97 @@ from .filters import (
     tls_inspector,
 )
 from .listeners import filter_chains, listener
-from .output import Output
+from .output import Output, Part
+from .report import Report
 from .routes import ingress_route_configuration
-from .sources import Material
+from .sources import Material, Secrets
 from .tls import LISTENER_ALPN, downstream_tls_context, transport_socket
 
 if TYPE_CHECKING:
-    from ..mesh import Mesh
     from ..options import Options
     from ..spec import ListenerTls
 
 
-def add_ingress(node: VirtualNodeData, mesh: Mesh, options: Options, material: Material, out: Output) -> None:
-    """Adds ingress listeners, local clusters and ingress routes of a node to `out`.
+class Ingress(NamedTuple):
+    """What a node's own side is made from: nothing of whom it calls."""
 
-    A node without listeners gets none (App Mesh user guide, "Virtual nodes"). A listener whose TLS cannot
-    be had gets no chain, so that nothing is served in the clear that was meant to be encrypted.
+    mesh: str
+    node: str
+    listeners: tuple[Listener, ...]
+    logging: Logging | None
+    preference: str | None
+
+    @property
+    def key(self) -> str:
+        return f"virtualNode/{self.node}"
+
+
+def ingress(node: Ingress, facts: MaterialFacts, options: Options) -> Part:
+    """Ingress listeners, local clusters and ingress routes of a node.
+
+    A node without listeners has none (App Mesh user guide, "Virtual nodes"). A listener whose TLS cannot
+    be had gets no chain, so that nothing is served in the clear that was meant to be encrypted. Every
+    argument is an immutable value, and there is no other input: the arguments are a memo's key.
     """
-    specs = node.spec.listeners or ()
-    if not specs:
-        return
-    preference = ip_preference(mesh.data, node)
-    host = bind_address(options, preference)
-    bound = ingress_ports(options, [spec.port_mapping.port for spec in specs])
+    report, secrets, out = Report(), Secrets(), Output(options.delivery)
+    material = Material(facts, options, report, secrets)
+    host = bind_address(options, node.preference)
     chains: dict[int, list[proto.FilterChain]] = {}
-    for index, spec in enumerate(specs):
-        made = _add_listener(spec, index, node, preference, options, material, out)
+    for index, spec in enumerate(node.listeners):
+        made = _add_listener(spec, index, node, options, material, out)
         if made is not None:
             chains[index] = made
-    stats_tags = options.app_mesh_metadata
     if options.interception == "none":
-        for index, made in chains.items():
-            spec = specs[index]
-            permissive = _mode(spec) == "PERMISSIVE"
-            port = bound[spec.port_mapping.port]
-            out.listener(
-                listener(
-                    name=names.ingress_listener(host, port),
-                    host=host,
-                    port=port,
-                    inbound=True,
-                    chains=made,
-                    listener_filters=[tls_inspector()] if permissive else [],
-                    go_on_without_first_bytes=permissive and spec.port_mapping.protocol == "tcp",
-                    reuse_port=False,
-                    stats_tags=stats_tags,
-                ),
-                f"{node.key} $.spec.listeners[{index}]",
-            )
-        return
-    if not chains:
-        return
-    served = [specs[index] for index in chains]
-    permissive_ports = [s.port_mapping.port for s in served if _mode(s) == "PERMISSIVE"]
-    port = options.ingress_port or names.INGRESS_PORT
-    out.listener(
-        listener(
+        _add_bound(node, chains, host, options, out)
+    elif chains:
+        _add_shared(node, chains, host, options, out)
+    return Part((*out.resources(), *secrets.resources()), tuple(report.problems))
+
+
+def _add_bound(
+    node: Ingress, chains: dict[int, list[proto.FilterChain]], host: str, options: Options, out: Output
+) -> None:
+    """One socket for each listener."""
+    bound = ingress_ports(options, [spec.port_mapping.port for spec in node.listeners])
+    for index, made in chains.items():
+        spec = node.listeners[index]
+        permissive = _mode(spec) == "PERMISSIVE"
+        port = bound[spec.port_mapping.port]
+        message = listener(
             name=names.ingress_listener(host, port),
             host=host,
             port=port,
             inbound=True,
-            chains=[chain for index in sorted(chains) for chain in chains[index]],
-            listener_filters=[
-                original_dst(),
-                *([tls_inspector(permissive_ports)] if permissive_ports else []),
-            ],
-            go_on_without_first_bytes=any(
-                s.port_mapping.protocol == "tcp" and _mode(s) == "PERMISSIVE" for s in served
-            ),
-            stats_tags=stats_tags,
-        ),
-        *(f"{node.key} $.spec.listeners[{index}]" for index in sorted(chains)),
+            chains=made,
+            listener_filters=[tls_inspector()] if permissive else [],
+            go_on_without_first_bytes=permissive and spec.port_mapping.protocol == "tcp",
+            reuse_port=False,
+            stats_tags=options.app_mesh_metadata,
+        )
+        out.message(message, f"{node.key} $.spec.listeners[{index}]")
+
+
+def _add_shared(
+    node: Ingress, chains: dict[int, list[proto.FilterChain]], host: str, options: Options, out: Output
+) -> None:
+    """One socket for all listeners, which iptables redirects to; the original port tells them apart."""
+    served = [node.listeners[index] for index in chains]
+    permissive = [spec for spec in served if _mode(spec) == "PERMISSIVE"]
+    filters = [original_dst()]
+    if permissive:
+        filters.append(tls_inspector([spec.port_mapping.port for spec in permissive]))
+    port = options.ingress_port or names.INGRESS_PORT
+    message = listener(
+        name=names.ingress_listener(host, port),
+        host=host,
+        port=port,
+        inbound=True,
+        chains=[chain for index in sorted(chains) for chain in chains[index]],
+        listener_filters=filters,
+        go_on_without_first_bytes=any(spec.port_mapping.protocol == "tcp" for spec in permissive),
+        stats_tags=options.app_mesh_metadata,
     )
+    out.message(message, *(f"{node.key} $.spec.listeners[{index}]" for index in sorted(chains)))
 
 
 def _mode(spec: Listener) -> str | None:
@@ -106,8 +125,7 @@ def _mode(spec: Listener) -> str | None:
 def _add_listener(
     spec: Listener,
     index: int,
-    node: VirtualNodeData,
-    preference: str | None,
+    node: Ingress,
     options: Options,
     material: Material,
     out: Output,
@@ -121,26 +139,26 @@ def _add_listener(
         socket = listener_transport_socket(spec.tls, protocol, material, node.key, f"{path}.tls")
         if socket is None:
             return None
-    cluster = names.ingress_cluster(node.mesh_name, node.name, protocol, port)
-    out.cluster(
+    cluster = names.ingress_cluster(node.mesh, node.node, protocol, port)
+    out.message(
         local_cluster(
             name=cluster,
             protocol=protocol,
-            host=application_address(options, preference),
+            host=application_address(options, node.preference),
             port=application_port(options, port),
             pool=spec.connection_pool,
             legacy_defaults=options.legacy_defaults,
         ),
         origin,
     )
-    several = len(node.spec.listeners or ()) > 1
+    several = len(node.listeners) > 1
     stat_prefix = names.ingress_stat_prefix(protocol, port, several)
-    logs = access_logs(node.spec.logging)
+    logs = access_logs(node.logging)
     if protocol in HTTP_FAMILY:
         timeout = spec.timeout and (spec.timeout.http or spec.timeout.http2 or spec.timeout.grpc)
         routes = ingress_route_configuration(
             name=names.ingress_routes(port),
-            virtual_host=node.name,
+            virtual_host=node.node,
             cluster=cluster,
             timeout=milliseconds(timeout.per_request) if timeout else None,
             idle_timeout=milliseconds(timeout.idle) if timeout else None,

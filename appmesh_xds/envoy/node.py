@@ -15,11 +15,11 @@ from .binding import (
     ip_preference,
     report_clashes,
 )
-from .egress import Build, add_egress
-from .ingress import add_ingress
-from .output import Output
+from .egress import add_egress
+from .ingress import Ingress, ingress
+from .output import Output, Remember
 from .report import Report
-from .sources import Material, Secrets
+from .sources import listener_arns, material_facts
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -27,19 +27,16 @@ if TYPE_CHECKING:
 
 
 def virtual_node(
-    node: VirtualNodeData,
-    mesh: Mesh,
-    options: Options,
-    build: Build,
-    report: Report,
-    secrets: Secrets,
-    out: Output,
+    node: VirtualNodeData, mesh: Mesh, options: Options, remember: Remember, report: Report, out: Output
 ) -> None:
     """Adds the resources of a virtual node's Envoy to `out`."""
     report_clashes(_sockets(node, mesh, options), node.key, report)
     _report_unused_ports(node, options, report)
-    add_ingress(node, mesh, options, Material(mesh, options, report, secrets), out)
-    add_egress(node, mesh, options, build, report, secrets, out)
+    listeners = node.spec.listeners or ()
+    own = Ingress(mesh.name, node.name, listeners, node.spec.logging, ip_preference(mesh.data, node))
+    facts = material_facts(mesh, listener_arns(listeners))
+    out.part(remember(ingress, own, facts, options), report)
+    add_egress(node, mesh, options, remember, report, out)
 
 
 def _sockets(node: VirtualNodeData, mesh: Mesh, options: Options) -> list[Socket]:

@@ -1,46 +1,93 @@
-"""Output: the resources of one proxy, as they are made."""
+"""Output: the resources of one proxy, as they are made; Part: a share of them that may be kept."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from .. import proto
-from ..resource import CLUSTER, ENDPOINTS, Resource
+from ..errors import Problem
+from ..resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, content_version
+from ..wire import field
+from .report import Report
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from ..options import Delivery
+
+#: Calls a function with arguments that are all immutable values, or gives what the same call gave before.
+#: A translator brings one that remembers.
+Remember = Callable[..., Any]
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The `Remember` that forgets."""
+    return function(*arguments)
+
+
+class Part(Struct, frozen=True, weakref=True):
+    """Resources made from values alone, with the problems that came up."""
+
+    resources: tuple[Resource, ...]
+    problems: tuple[Problem, ...] = ()
 
 
 class Output:
-    """Collects the resources of one translation. Handed down, read once at the end.
+    """Collects the resources of one translation by type and name. Handed down, read once at the end.
 
     With `inline` delivery a route configuration does not become a resource: `routes` gives it back, to be
     written into its connection manager.
     """
 
-    __slots__ = ("clusters", "delivery", "endpoints", "listeners", "route_configurations")
+    __slots__ = ("by_type", "delivery")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
-        self.listeners: dict[str, Resource] = {}
-        self.clusters: dict[str, Resource] = {}
-        self.route_configurations: dict[str, Resource] = {}
-        self.endpoints: dict[str, Resource] = {}
+        self.by_type: dict[str, dict[str, Resource]] = {
+            LISTENER: {},
+            CLUSTER: {},
+            ROUTES: {},
+            ENDPOINTS: {},
+            SECRET: {},
+        }
 
-    def listener(self, listener: proto.Listener, *origin: str) -> None:
-        self.listeners[listener.name] = Resource.of(listener, origin)
+    def add(self, resource: Resource) -> None:
+        """A resource that is made already. Several parts may bring the same one."""
+        self.by_type[resource.type_url][resource.name] = resource
 
-    def cluster(self, cluster: proto.Cluster, *origin: str) -> None:
-        self.clusters[cluster.name] = Resource.of(cluster, origin)
+    def message(self, message: Message, *origin: str) -> None:
+        """A listener, cluster or assignment."""
+        self.add(Resource.of(message, origin))
 
-    def resource(self, resource: Resource) -> None:
-        """A cluster or an assignment that is made already. Several backends may bring the same one."""
-        table = {CLUSTER: self.clusters, ENDPOINTS: self.endpoints}[resource.type_url]
-        table[resource.name] = resource
+    def part(self, part: Part, report: Report) -> None:
+        for resource in part.resources:
+            self.add(resource)
+        report.problems.extend(part.problems)
 
     def routes(self, routes: proto.RouteConfiguration, *origin: str) -> str | proto.RouteConfiguration:
         """What the connection manager refers to: the name, or the configuration itself."""
         if self.delivery == "inline":
             return routes
-        self.route_configurations[routes.name] = Resource.of(routes, origin)
+        self.message(routes, *origin)
         return routes.name
+
+    def joined_routes(self, name: str, hosts: list[bytes], origin: tuple[str, ...]) -> bytes:
+        """A route configuration of serialised virtual hosts: empty when it became a resource, otherwise
+        the configuration, to be written into its connection manager."""
+        value = field(1, name.encode()) + b"".join([field(2, host) for host in hosts])
+        if self.delivery == "inline":
+            return value
+        version = content_version(value)
+        self.add(Resource(type_url=ROUTES, name=name, value=value, version=version, origin=origin))
+        return b""
+
+    def resources(self) -> tuple[Resource, ...]:
+        return tuple(resource for table in self.by_type.values() for resource in table.values())
+
+    def sorted(self, type_url: str) -> tuple[Resource, ...]:
+        """The resources of one type by name."""
+        table = self.by_type[type_url]
+        return tuple([table[name] for name in sorted(table)])

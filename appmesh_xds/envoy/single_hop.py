@@ -37,7 +37,7 @@ def direct_routes(
     result = []
     for outer in rewrites(gateway_route):
         for port in ports:
-            for inner in port.routes:
+            for inner in port.routes():
                 combined = _combine(outer, inner.match)
                 if isinstance(combined, str):
                     report.error(

@@ -6,11 +6,12 @@ the field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from .. import proto
-from ..facts import Authority, Certificate, FileTrust, Pem, PemTrust
+from ..facts import NO_MATERIAL, Authority, Certificate, FileTrust, MaterialFacts, Pem, PemTrust
+from ..resource import Resource
 from ..spec import (
     ClientTlsCertificate,
     FileCertificate,
@@ -24,6 +25,34 @@ from .tls import CertificateSource, SecretRef, TrustSource, certificate_secret, 
 if TYPE_CHECKING:
     from ..mesh import Mesh
     from ..options import Options
+    from ..spec import ClientPolicyTls, Listener, VirtualGatewayListener
+
+
+def material_facts(mesh: Mesh, arns: Collection[str]) -> MaterialFacts:
+    """What a mesh's facts say of some ARNs: all that a part which names them depends on."""
+    if not arns:
+        return NO_MATERIAL
+    named = sorted(set(arns))
+    return MaterialFacts(
+        tuple((arn, mesh.certificates[arn]) for arn in named if arn in mesh.certificates),
+        tuple((arn, mesh.authorities[arn]) for arn in named if arn in mesh.authorities),
+    )
+
+
+def listener_arns(listeners: Iterable[Listener | VirtualGatewayListener]) -> list[str]:
+    """The certificates that listeners name by ARN."""
+    return [
+        listener.tls.certificate.acm.certificate_arn
+        for listener in listeners
+        if listener.tls is not None and listener.tls.certificate.acm is not None
+    ]
+
+
+def policy_arns(policy: ClientPolicyTls | None) -> tuple[str, ...]:
+    """The authorities that a client policy names by ARN."""
+    if policy is None or policy.validation.trust.acm is None:
+        return ()
+    return policy.validation.trust.acm.certificate_authority_arns
 
 
 class Secrets:
@@ -37,15 +66,18 @@ class Secrets:
     def add(self, secret: proto.Secret, origin: str) -> None:
         self.by_name.setdefault(secret.name, (secret, origin))
 
+    def resources(self) -> tuple[Resource, ...]:
+        return tuple(Resource.of(secret, (origin,)) for secret, origin in self.by_name.values())
+
 
 class Material:
-    """What turns certificates and trusts into sources: a mesh's facts, options, and where to report."""
+    """What turns certificates and trusts into sources: facts, options, and where to report."""
 
     __slots__ = ("authorities", "certificates", "options", "report", "secrets")
 
-    def __init__(self, mesh: Mesh, options: Options, report: Report, secrets: Secrets) -> None:
-        self.certificates: Mapping[str, Certificate] = mesh.certificates
-        self.authorities: Mapping[str, Authority] = mesh.authorities
+    def __init__(self, facts: MaterialFacts, options: Options, report: Report, secrets: Secrets) -> None:
+        self.certificates: Mapping[str, Certificate] = dict(facts.certificates)
+        self.authorities: Mapping[str, Authority] = dict(facts.authorities)
         self.options = options
         self.report = report
         self.secrets = secrets
