@@ -1,8 +1,7 @@
 """Which access-log formats Envoy accepts: its command operators, and the forms each allows.
 
 Found by handing every candidate to Envoy 1.40 (`--mode validate`): an operator it does not know, or a
-form it does not allow, makes it refuse the whole listener. Older versions know fewer.
-"""
+form"""
 
 from __future__ import annotations
 
@@ -222,6 +221,23 @@ _BARE: Final = frozenset(
 
 OPERATORS: Final = frozenset(_FORMS) | _BARE
 
+#: Known to Envoy 1.40 and not yet to 1.36.
+RECENT: Final = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        COALESCE DOWNSTREAM_CX_RTT DOWNSTREAM_DETECTED_CLOSE_TYPE
+        DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID
+        DOWNSTREAM_LOCAL_CLOSE_REASON DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256 DOWNSTREAM_PEER_ISSUER_SERIAL
+        DOWNSTREAM_TLS_GROUP LISTENER_NAME QUERY_PARAMS REQUEST_HEADER RESPONSE_HEADER RESPONSE_TRAILER
+        ROUTE_RESOLUTION_COUNT ROUTE_RESOLUTION_TIME_US SPAN_ID UPSTREAM_CONNECTION_IDS_ATTEMPTED
+        UPSTREAM_DETECTED_CLOSE_TYPE UPSTREAM_HOSTS_ATTEMPTED UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT
+        UPSTREAM_HOST_NAMES_ATTEMPTED UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT UPSTREAM_LOCAL_CLOSE_REASON
+        UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID UPSTREAM_SERVER_NAME UPSTREAM_TLS_GROUP
+    """,
+    )
+)
+
 #: As Envoy reads it: `%%`, or an operator whose parameter ends at the first `)` that can end it.
 _TOKEN: Final = re.compile(r"%%|%([A-Z0-9_]+)(?:\((.*?)\))?(?::([0-9]+))?%")
 _UINT64_MAX: Final = 2**64 - 1
@@ -262,5 +278,14 @@ def _operator(name: str, parameter: str, length: str | None, at: str) -> Iterato
         yield error(at, f"`%{name}%` takes no length", f"leave out `:{length[:20]}`")
     elif length and (len(length) > 20 or int(length) > _UINT64_MAX):
         yield error(at, f"the length of `%{name}%` is out of range")
-    elif name in ("CEL", "COALESCE"):
+    else:
+        yield from _doubtful(name, parameter, at)
+
+
+def _doubtful(name: str, parameter: str, at: str) -> Iterator[Finding]:
+    if name in ("CEL", "COALESCE"):
         yield warning(at, f"the expression in `%{name}(…)%` is not checked here", "let Envoy check it")
+    # These took no parameter in 1.36.
+    grown = name == "REQUESTED_SERVER_NAME" or name.endswith("_ADDRESS_WITHOUT_PORT")
+    if name in RECENT or (grown and parameter):
+        yield warning(at, f"Envoy 1.36 does not know `%{name}{'(…)' if parameter else ''}%`")

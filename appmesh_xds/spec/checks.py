@@ -95,7 +95,7 @@ _FREE_TEXT: Final = {
 
 
 def check(data: Data) -> tuple[Problem, ...]:
-    """Every rule that the resource breaks, in the order of its fields. Problems carry the resource's key."""
+    """Every rule that the resource breaks, always in the same order. Problems carry the resource's key."""
     found: list[tuple[str, Finding]] = []
     _walk(data, "$", found)
     return tuple(

@@ -7,10 +7,8 @@ and for structs made in Python, whose constructors check nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
@@ -18,6 +16,7 @@ import msgspec
 from msgspec import inspect
 
 from ..errors import Problem, Severity
+from ._wording import describe, join, number, quote, suggest
 from .checks import check
 from .data import Data
 
@@ -26,10 +25,6 @@ T = TypeVar("T")
 #: Suggestions are searched for this many unknown names in one value; looking for more would take time
 #: that grows with the input and help nobody.
 _MAX_SUGGESTIONS: Final = 100
-#: Text of the input is quoted in messages up to this many characters.
-_MAX_QUOTED: Final = 60
-
-_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
 _BOOLEANS: Final = {"true": True, "false": False}
 
@@ -129,7 +124,7 @@ class _Walk:
         self.errors += severity == "error"
 
     def mismatch(self, path: str, expected: str, value: object, hint: str = "") -> None:
-        self.report(path, f"expected {expected}, got {_describe(value)}", hint)
+        self.report(path, f"expected {expected}, got {describe(value)}", hint)
 
     # --- containers -------------------------------------------------------------------------------
 
@@ -172,10 +167,10 @@ class _Walk:
         hint = _MISPLACED.get((cls.__name__, name), "")
         if not hint and self.suggestions > 0:
             self.suggestions -= 1
-            hint = _suggest(name, tuple(_fields(cls)))
+            hint = suggest(name, tuple(_fields(cls)))
         if not hint:
             hint = "known here: " + ", ".join(f"`{field}`" for field in _fields(cls))
-        self.report(path, f"unknown field {_quote(name)}", hint, self.unknown)
+        self.report(path, f"unknown field {quote(name)}", hint, self.unknown)
 
     def array(self, value: object, schema: inspect.VarTupleType, path: str) -> Any:
         if self.built and not isinstance(value, tuple):
@@ -210,23 +205,23 @@ class _Walk:
             return None
         self.length(len(value), schema, path, "character", "characters")
         if schema.pattern is not None and not re.search(schema.pattern, value):
-            self.report(path, f"{_quote(value)} does not match the pattern {schema.pattern}")
+            self.report(path, f"{quote(value)} does not match the pattern {schema.pattern}")
         if not value.isascii() and _SURROGATE.search(value):
-            self.report(path, f"{_quote(value)} holds half of a surrogate pair, which is not text")
+            self.report(path, f"{quote(value)} holds half of a surrogate pair, which is not text")
         return value if type(value) is str else str.__str__(value)
 
     def literal(self, value: object, schema: inspect.LiteralType, path: str) -> Any:
         if isinstance(value, str) and value in schema.values:
             return str.__str__(value)
         allowed = [str(v) for v in schema.values]
-        hint = _suggest(value, tuple(allowed)) if isinstance(value, str) else ""
+        hint = suggest(value, tuple(allowed)) if isinstance(value, str) else ""
         one_of = allowed[0] if len(allowed) == 1 else "one of " + ", ".join(allowed)
         self.mismatch(path, one_of, value, hint)
         return None
 
     def integer(self, value: object, schema: inspect.IntType, path: str) -> int | None:
-        number = self.whole(value)
-        if number is None:
+        whole = self.whole(value)
+        if whole is None:
             hint = ""
             if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
                 hint = "write it without quotes"
@@ -235,9 +230,9 @@ class _Walk:
             self.mismatch(path, "a whole number", value, hint)
             return None
         low, high = schema.ge, schema.le
-        if (low is not None and number < low) or (high is not None and number > high):
-            self.report(path, f"{_number(number)} is out of range", f"from {low} to {high}")
-        return number
+        if (low is not None and whole < low) or (high is not None and whole > high):
+            self.report(path, f"{number(whole)} is out of range", f"from {low} to {high}")
+        return whole
 
     def whole(self, value: object) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -278,30 +273,6 @@ def _without_none(schema: inspect.UnionType) -> inspect.Type:
     return next(t for t in schema.types if not isinstance(t, inspect.NoneType))
 
 
-def join(path: str, key: object) -> str:
-    """The path of a member: `.name`, or `["a name"]` where the key is no identifier."""
-    if isinstance(key, str):
-        if _IDENTIFIER.fullmatch(key) and len(key) <= _MAX_QUOTED:
-            return f"{path}.{key}"
-        return f"{path}[{json.dumps(_cut(key))}]"
-    return f"{path}[{_describe(key)}]"
-
-
-def _suggest(name: str, known: tuple[str, ...]) -> str:
-    """A hint with the name that was probably meant, or nothing."""
-    name = name[:_MAX_QUOTED]
-    plain = _plain(name)
-    for candidate in known:
-        if _plain(candidate) == plain:
-            return f"write it `{candidate}`"
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean `{close[0]}`?" if close else ""
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
-
-
 def _expectation(schema: inspect.Type) -> str:
     if isinstance(schema, inspect.LiteralType):
         return "one of " + ", ".join(str(v) for v in schema.values)
@@ -315,35 +286,3 @@ def _expectation(schema: inspect.Type) -> str:
 def _parts(schema: inspect.StructType) -> Iterator[str]:
     required = [f.encode_name for f in schema.fields if f.required]
     return iter(required or [f.encode_name for f in schema.fields])
-
-
-def _describe(value: object) -> str:
-    """A value in words, short whatever it is."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _quote(value)
-    if isinstance(value, int):
-        return _number(value)
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    return f"a {type(value).__name__}"
-
-
-def _number(value: int) -> str:
-    # Python refuses to write out very long integers, and nobody wants to read them.
-    return str(value) if value.bit_length() <= 128 else f"a number of {value.bit_length()} bits"
-
-
-def _quote(text: str) -> str:
-    return json.dumps(_cut(text), ensure_ascii=not text.isprintable())
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "…"
