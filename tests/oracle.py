@@ -126,7 +126,7 @@ class Oracle:
     # --- judging ------------------------------------------------------------------------------------------
 
     def accepts(self, snapshot: Snapshot) -> Verdict:
-        """Envoy's answer to the whole snapshot: clusters and endpoints, then listeners, routes and secrets."""
+        """Envoy's answer to the whole snapshot: clusters, endpoints, listeners, routes and secrets."""
         if not self._clean:
             self._empty()
         self.judged += 1

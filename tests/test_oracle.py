@@ -1,0 +1,161 @@
+"""Whatever is translated without an error, Envoy accepts.
+
+The normal suite tries 200 meshes. At depth, with as many as one has patience for (10,000 take about ten
+minutes on one core, and half of that as two processes with seeds of their own):
+
+    APPMESH_XDS_DEPTH=10000 pytest tests/test_oracle.py -k accepts_what
+
+Each counter-example becomes a test of its own in `test_regressions.py`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from oracle import Oracle
+from strategies import meshes, options
+
+from appmesh_xds import proto
+from appmesh_xds.mesh import Mesh
+from appmesh_xds.options import Options
+from appmesh_xds.resource import Resource
+from appmesh_xds.snapshot import Snapshot, translate
+
+DEPTH = int(os.environ.get("APPMESH_XDS_DEPTH", "200"))
+
+
+class Tally:
+    """How much of what was generated said something."""
+
+    meshes = snapshots = faulty = 0
+
+
+@settings(
+    max_examples=DEPTH,
+    deadline=None,
+    database=None,
+    derandomize="APPMESH_XDS_DEPTH" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],
+    print_blob=True,
+)
+@given(mesh=meshes(), options=options)
+def accepts(oracle: Oracle, mesh: Mesh, options: Options) -> None:
+    Tally.meshes += 1
+    for proxy in mesh.proxies():
+        snapshot = translate(mesh, proxy, options)
+        Tally.snapshots += 1
+        if snapshot.errors:
+            Tally.faulty += 1
+            continue
+        verdict = oracle.accepts(snapshot)
+        if not verdict:
+            told = "\n".join(repr(resource) for resource in mesh.resources())
+            raise AssertionError(f"{proxy}: {verdict}\n{told}")
+
+
+def test_envoy_accepts_what_is_translated_without_an_error(oracle: Oracle) -> None:
+    accepts(oracle)
+    assert Tally.meshes >= DEPTH
+    assert Tally.faulty < 0.3 * Tally.snapshots, "too many meshes are in error to say much"
+
+
+# --- the oracle itself ------------------------------------------------------------------------------
+
+
+def _snapshot(**resources: object) -> Snapshot:
+    empty: dict[str, object] = {
+        "listeners": (),
+        "clusters": (),
+        "routes": (),
+        "endpoints": (),
+        "secrets": (),
+        "problems": (),
+    }
+    return Snapshot(mesh="m", mesh_owner=None, proxy="virtualNode/n", **{**empty, **resources})  # type: ignore[arg-type]
+
+
+def _cluster(name: str = "c") -> proto.Cluster:
+    cluster = proto.Cluster(name=name, type=0)
+    cluster.connect_timeout.seconds = 1
+    return cluster
+
+
+def _listener(routes: str) -> proto.Listener:
+    manager = proto.HttpConnectionManager(stat_prefix="x")
+    manager.rds.route_config_name = routes
+    manager.rds.config_source.ads.SetInParent()
+    manager.rds.config_source.resource_api_version = 2
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.CopyFrom(
+        proto.pack(proto.Router())
+    )
+    listener = proto.Listener(name="l")
+    listener.address.socket_address.address = "127.0.0.1"
+    listener.address.socket_address.port_value = 80
+    one = listener.filter_chains.add().filters.add(name="envoy.filters.network.http_connection_manager")
+    one.typed_config.CopyFrom(proto.pack(manager))
+    return listener
+
+
+def _routes(cluster: str) -> proto.RouteConfiguration:
+    routes = proto.RouteConfiguration(name="r")
+    route = routes.virtual_hosts.add(name="h", domains=["*"]).routes.add()
+    route.match.prefix = "/"
+    route.route.cluster = cluster
+    return routes
+
+
+def _deprecated() -> proto.RouteConfiguration:
+    routes = _routes("c")
+    routes.virtual_hosts[0].routes[0].match.headers.add(name="x").exact_match = "old"
+    return routes
+
+
+def _no_timeout() -> proto.Cluster:
+    cluster = _cluster()
+    cluster.connect_timeout.seconds = 0
+    return cluster
+
+
+def _bad_endpoint() -> Snapshot:
+    cluster = _cluster()
+    cluster.type = 3
+    cluster.eds_cluster_config.eds_config.ads.SetInParent()
+    cluster.eds_cluster_config.eds_config.resource_api_version = 2
+    assignment = proto.ClusterLoadAssignment(cluster_name="c")
+    address = assignment.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
+    address.address, address.port_value = "no.address", 80
+    return _snapshot(clusters=(Resource.of(cluster),), endpoints=(Resource.of(assignment),))
+
+
+def _served(routes: proto.RouteConfiguration, cluster: proto.Cluster | None = None) -> Snapshot:
+    return _snapshot(
+        clusters=(Resource.of(cluster or _cluster()),),
+        listeners=(Resource.of(_listener("r")),),
+        routes=(Resource.of(routes),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "rejected", "text"),
+    [
+        pytest.param(_served(_routes("other")), "routes", "unknown cluster 'other'", id="dangling route"),
+        pytest.param(_served(_deprecated()), "routes", "deprecated", id="deprecated field"),
+        pytest.param(_served(_routes("c"), _no_timeout()), "clusters", "greater than 0s", id="no timeout"),
+        pytest.param(_bad_endpoint(), "endpoints", "malformed IP address", id="endpoint"),
+    ],
+)
+def test_oracle_refuses_and_recovers(oracle: Oracle, snapshot: Snapshot, rejected: str, text: str) -> None:
+    for _ in range(2):
+        verdict = oracle.accepts(snapshot)
+        assert list(verdict.rejections) == [rejected]
+        assert text in verdict.rejections[rejected]
+        assert oracle.accepts(_served(_routes("c")))
+
+
+def test_oracle_looks_at_each_snapshot_by_itself(oracle: Oracle) -> None:
+    """The cluster of the snapshot before does not make a dangling route whole."""
+    assert oracle.accepts(_served(_routes("d"), _cluster("d")))
+    assert "routes" in oracle.accepts(_served(_routes("d"), _cluster("c"))).rejections
