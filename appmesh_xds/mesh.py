@@ -9,6 +9,7 @@ A change makes a new mesh that shares everything else with the old one:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -169,16 +170,22 @@ class Mesh:
         return table[name]
 
     def _parse_proxy(self, text: str) -> tuple[str, str]:
-        rest = text.rpartition(":")[2] if text.startswith("arn:") else text
-        parts = rest.split("/")
-        if len(parts) == 4 and parts[0] == "mesh":
-            mesh, _, owner = parts[1].partition("@")
-            if mesh != self.name or (owner and self.owner and owner != self.owner):
-                raise UsageError(f"{text} is of mesh {parts[1]}, this is mesh {self.name}")
-            parts = parts[2:]
-        if len(parts) != 2 or parts[0] not in ("virtualNode", "virtualGateway") or not parts[1]:
+        """(kind, name). Names may hold slashes and colons, so the text is not just split."""
+        rest = text.split(":", 5)[-1] if text.startswith("arn:") else text
+        if rest.startswith("mesh/"):
+            rest = self._in_this_mesh(rest, text)
+        kind, _, name = rest.partition("/")
+        if kind not in ("virtualNode", "virtualGateway") or not name:
             raise UsageError(f"{text!r} does not name a proxy: virtualNode/NAME or virtualGateway/NAME")
-        return parts[0], parts[1]
+        return kind, name
+
+    def _in_this_mesh(self, rest: str, text: str) -> str:
+        """What follows `mesh/M[@owner]/`, when that is this mesh."""
+        found = re.fullmatch(rf"mesh/{re.escape(self.name)}(?:@([^/]*))?/(.*)", rest, re.DOTALL)
+        if found is None or (found[1] and self.owner and found[1] != self.owner):
+            named = re.split("/(?:virtualNode|virtualGateway)/", rest, maxsplit=1)[0].removeprefix("mesh/")
+            raise UsageError(f"{text} is of mesh {named}, this is mesh {self.name}")
+        return found[2]
 
     # --- changes --------------------------------------------------------------------------------
 
