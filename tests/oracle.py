@@ -12,6 +12,7 @@ Snapshots are changed, as copies, in what an Envoy without a mesh around it coul
   `/dev/null`;
 - secrets of the local SDS service are handed out by this server, as stand-ins of the kind that is asked for;
 - secrets of a static bootstrap (`Options.delivery` inline) come over ADS;
+- listeners and route configurations are marked with a number, or Envoy would not look at one it had before;
 - route configurations get `validate_clusters: true`, so that a dangling route is refused, which Envoy
   otherwise does for inline ones only.
 
@@ -299,11 +300,13 @@ class _StandIns:
 
     def __init__(self, certificates: Certificates) -> None:
         self._certificates = certificates
+        self._number = 0
         #: Secrets of the local SDS service that are asked for as authorities.
         self._trusted: set[str] = set()
 
     def prepare(self, snapshot: Snapshot) -> tuple[dict[str, list[Any]], dict[str, frozenset[str]]]:
         """(resources by type as `Any`s, names by type that they make Envoy ask for)."""
+        self._number += 1
         wanted: dict[str, set[str]] = {ENDPOINTS: set(), ROUTES: set(), SECRET: set()}
         listeners = [self._listener(one.message(), wanted) for one in snapshot.listeners]
         clusters = [self._cluster(one.message(), wanted) for one in snapshot.clusters]
@@ -311,6 +314,7 @@ class _StandIns:
         for one in snapshot.routes:
             message: Any = one.message()
             message.validate_clusters.value = True
+            self._mark(message)
             routes.append(proto.pack(message))
         resources = {
             LISTENER: listeners,
@@ -320,6 +324,11 @@ class _StandIns:
             SECRET: [one.any() for one in snapshot.secrets],
         }
         return resources, {url: frozenset(names) for url, names in wanted.items()}
+
+    def _mark(self, message: Any) -> None:
+        """Makes a message unlike the one before: Envoy does not look twice at what it has already, though
+        the clusters it refers to may be gone."""
+        message.metadata.filter_metadata["oracle"].fields["snapshot"].number_value = self._number
 
     def secret(self, name: str) -> proto.Secret:
         secret = proto.Secret(name=name)
@@ -331,6 +340,7 @@ class _StandIns:
 
     def _listener(self, listener: Any, wanted: dict[str, set[str]]) -> Any:
         listener.bind_to_port.value = False
+        self._mark(listener)
         for chain in listener.filter_chains:
             for one in chain.filters:
                 config: Any = proto.unpack(one.typed_config)
