@@ -14,6 +14,7 @@ from .options import Options
 from .readers import Reading, load, loads, read
 from .resource import Resource
 from .snapshot import Snapshot, translate
+from .translator import Change, Translator
 
 __version__ = "0.1.0"
 
@@ -28,9 +29,11 @@ __all__ = [
     "facts",
     "spec",
     # translating
+    "Change",
     "Options",
     "Resource",
     "Snapshot",
+    "Translator",
     "envoy",
     "translate",
     # what goes wrong

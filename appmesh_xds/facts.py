@@ -77,6 +77,8 @@ class Endpoint(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown
 class MaterialFacts(Struct, frozen=True, gc=False, cache_hash=True):
     """The certificates and authorities behind some ARNs, as a value: part of what a resource is made from."""
 
+    #: Every ARN that was asked for, known or not.
+    arns: tuple[str, ...] = ()
     certificates: tuple[tuple[str, Certificate], ...] = ()
     authorities: tuple[tuple[str, Authority], ...] = ()
 

@@ -210,9 +210,11 @@ class Mesh:
         )
         if errors_in(problems):
             raise SpecErrors(problems)
-        changed = {resource.key for resource in resources}
+        # What is equal to what is there keeps its identity, and is no change.
+        new = [resource for resource in resources if self.get(resource.key) != resource]
+        changed = {resource.key for resource in new}
         mesh = self._copy()
-        mesh._put(resources)
+        mesh._put(new)
         if certificates:
             mesh.certificates = _merged(self.certificates, certificates)
             changed.update(f"certificate/{arn}" for arn in certificates)

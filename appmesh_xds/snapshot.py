@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from . import names
 from .envoy.gateway import virtual_gateway
+from .envoy.maker import Fresh, Maker
 from .envoy.node import virtual_node
-from .envoy.output import Output, Remember, call
+from .envoy.output import Output
 from .envoy.report import Report
 from .errors import Problem, TranslationErrors, errors_in
 from .options import Options
@@ -98,20 +99,20 @@ def translate(mesh: Mesh, proxy: str, options: Options = _DEFAULTS, *, strict: b
     What cannot be translated spoils only what depends on it and is a problem of the snapshot. With `strict`
     problems of either level raise `TranslationErrors`. Raises `UsageError` for a proxy that is not there.
     """
-    snapshot = assemble(mesh, proxy, options, call)
+    snapshot = assemble(mesh, proxy, options, Fresh())
     if strict and snapshot.problems:
         raise TranslationErrors(snapshot.problems)
     return snapshot
 
 
-def assemble(mesh: Mesh, proxy: str, options: Options, remember: Remember) -> Snapshot:
-    """`translate` with a given way to call the functions that make its parts."""
+def assemble(mesh: Mesh, proxy: str, options: Options, maker: Maker) -> Snapshot:
+    """`translate` with a given way to make its parts."""
     data = mesh.proxy(proxy)
     report, out = Report(), Output(options.delivery)
     if isinstance(data, VirtualNodeData):
-        virtual_node(data, mesh, options, remember, report, out)
+        virtual_node(data, mesh, options, maker, report, out)
     else:
-        virtual_gateway(data, mesh, options, remember, report, out)
+        virtual_gateway(data, mesh, options, maker, report, out)
     problems = {mesh.locate(problem) for problem in report.problems}
     return Snapshot(
         mesh=mesh.name,

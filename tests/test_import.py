@@ -67,9 +67,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("facts",),
     ("mesh",),
     ("resolve",),
+    ("reach",),
     ("envoy",),
     ("render",),
     ("snapshot",),
+    ("translator",),
     ("readers",),
     ("bootstrap", "certs", "convert", "writers"),
     ("lint", "betterproto", "testing", "changes", "trace"),
@@ -132,6 +134,7 @@ def test_the_core_is_pure() -> None:
 def test_public_names() -> None:
     assert sorted(appmesh_xds.__all__) == [
         "AppMeshXdsError",
+        "Change",
         "Mesh",
         "Options",
         "Problem",
@@ -140,6 +143,7 @@ def test_public_names() -> None:
         "Snapshot",
         "SpecErrors",
         "TranslationErrors",
+        "Translator",
         "UsageError",
         "envoy",
         "facts",

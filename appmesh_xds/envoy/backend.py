@@ -7,7 +7,6 @@ those share one `Backend`.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from ..errors import Problem
 from ..resolve import Destination, ResolvedRoute, Service, ServicePort, route_body, route_member
 from ..resource import Resource
 from ..spec import ClientPolicyTls, GrpcRoute, HttpRoute, TcpRoute
-from .base import HTTP_FAMILY, milliseconds
+from .base import HTTP_FAMILY, ip_address, milliseconds
 from .binding import ip_preference
 from .client_tls import client_tls
 from .clusters import DNS_LOOKUP_FAMILY, Discovery, backend_cluster, cluster_load_assignment
@@ -221,12 +220,12 @@ def cloud_map_endpoints(
     healthy = [endpoint for endpoint in chosen if endpoint.health == "HEALTHY"]
     families: dict[int, list[Endpoint]] = {4: [], 6: []}
     for endpoint in healthy or chosen:
-        try:
-            families[ipaddress.ip_address(endpoint.address).version].append(endpoint)
-        except ValueError:
-            report.error(
-                node.key, path, f"the endpoint address {endpoint.address!r} of the facts is not an IP address"
-            )
+        address = ip_address(endpoint.address)
+        if address is not None:
+            families[address[0]].append(endpoint)
+        else:
+            text = f"the endpoint address {endpoint.address!r} of the facts is not an IP address"
+            report.error(node.key, path, text)
     order = _FAMILIES[preference]
     best = next((families[version] for version in order if families[version]), [])
     return sorted(

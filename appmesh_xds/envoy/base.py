@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from functools import cache
+from functools import cache, lru_cache
+from json.encoder import encode_basestring as _quoted
 from typing import TYPE_CHECKING, Final
 
 from .. import proto
@@ -43,13 +44,19 @@ def address(ip: str, port: int) -> proto.Address:
     return result
 
 
+@lru_cache(maxsize=65536)
+def ip_address(text: str) -> tuple[int, bytes] | None:
+    """(version, bytes in network order) of an IPv4 or IPv6 address; None for any other text."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return found.version, found.packed
+
+
 def is_ip(text: str) -> bool:
     """Whether a host is written as an IPv4 or IPv6 address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return ip_address(text) is not None
 
 
 @cache
@@ -63,8 +70,5 @@ def ads() -> proto.ConfigSource:
 
 def set_stats_tags(metadata: proto.Metadata, tags: Mapping[str, str]) -> None:
     """The metadata that the metrics extension of the AWS images reads: a JSON text (reference §1.4, §1.6)."""
-    import json
-
-    entries = [{"key": key, "value": value} for key, value in tags.items()]
-    text = json.dumps({"tags": entries}, separators=(",", ":"), ensure_ascii=False)
-    metadata.filter_metadata[AGGREGATE_STATS].fields["config"].string_value = text
+    entries = ",".join([f'{{"key":{_quoted(key)},"value":{_quoted(value)}}}' for key, value in tags.items()])
+    metadata.filter_metadata[AGGREGATE_STATS].fields["config"].string_value = f'{{"tags":[{entries}]}}'

@@ -10,7 +10,6 @@ import msgspec
 
 from .. import names, proto
 from ..errors import Problem
-from ..resolve import resolve_service
 from ..spec import ClientPolicyTls, Logging, MeshData, VirtualNodeData
 from .backend import Backend, BackendPort, backend, backend_facts, policy_hash
 from .base import HTTP_FAMILY
@@ -27,7 +26,8 @@ from .filters import (
     tls_inspector,
 )
 from .listeners import listener
-from .output import Output, Part, Remember
+from .maker import Maker
+from .output import Output, Part
 from .report import Report
 from .routes import passthrough_route, virtual_host
 
@@ -51,12 +51,12 @@ class Use(NamedTuple):
 
 
 def add_egress(
-    node: VirtualNodeData, mesh: Mesh, options: Options, remember: Remember, report: Report, out: Output
+    node: VirtualNodeData, mesh: Mesh, options: Options, maker: Maker, report: Report, out: Output
 ) -> None:
     """Adds a node's egress listeners, routes, clusters and endpoints to `out`."""
-    parts = backends(node.key, backend_uses(node), mesh, options, remember, report)
-    for part in parts:
-        add_backend(part, out)
+    parts = backends(node.key, backend_uses(node), mesh, options, maker, report)
+    for one in parts:
+        add_backend(one, out)
     host = bind_address(options, ip_preference(mesh.data, node))
     http, tcp = _by_port(parts, options, report)
     origin = f"{node.key} $.spec.backends"
@@ -70,7 +70,9 @@ def add_egress(
         hosts = _virtual_hosts(served, port, passthrough, report)
         inline.append((port, out.joined_routes(names.egress_routes(port), hosts, _origins(served))))
     bytes_only = tuple((port, part.clusters, part.idle_timeout) for port, (_, part) in tcp.items())
-    part = remember(redirected, tuple(inline), bytes_only, mesh.data, node.spec.logging, host, options)
+    part: Part = maker.part(
+        redirected, tuple(inline), bytes_only, mesh.data, node.spec.logging, host, options
+    )
     for resource in part.resources:
         out.add(resource.at(origin))
 
@@ -95,13 +97,13 @@ def backends(
     uses: Sequence[Use],
     mesh: Mesh,
     options: Options,
-    remember: Remember,
+    maker: Maker,
     report: Report,
 ) -> list[Backend]:
     """The parts of every backend that resolves, with the problems of those that do not."""
     found = []
     for use in uses:
-        service = resolve_service(mesh, use.service)
+        service = maker.service(mesh, use.service)
         if service is None:
             report.warning(
                 resource,
@@ -110,14 +112,14 @@ def backends(
             )
             continue
         facts = backend_facts(service, use.policy, mesh)
-        part = remember(backend, service, use.policy, facts, mesh.data, options)
+        part: Part = maker.part(backend, service, use.policy, facts, mesh.data, options)
         found.append((use, service, facts, part))
     renames = _policy_renames(resource, [(use, part) for use, _, _, part in found], report)
     parts = []
     for use, service, facts, part in found:
         renamed = renames.get(use.service)
         if renamed:
-            part = remember(
+            part: Part = maker.part(
                 backend, service, use.policy, facts, mesh.data, options, tuple(sorted(renamed.items()))
             )
         report.problems.extend(_for_client(problem, resource, use.policy_path) for problem in part.problems)

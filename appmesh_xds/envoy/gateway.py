@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import names, proto
-from ..resolve import Service, resolve_service
+from ..resolve import Service
 from ..spec import GatewayRouteData, VirtualGatewayData, VirtualGatewayListener
 from .backend import Backend, BackendPort
 from .base import HTTP_FAMILY
@@ -31,7 +31,8 @@ from .gateway_routes import (
 )
 from .ingress import listener_transport_socket
 from .listeners import filter_chains, listener
-from .output import Output, Remember
+from .maker import Maker
+from .output import Output
 from .report import Report
 from .routes import virtual_host
 from .single_hop import direct_routes
@@ -56,7 +57,7 @@ def virtual_gateway(
     gateway: VirtualGatewayData,
     mesh: Mesh,
     options: Options,
-    remember: Remember,
+    maker: Maker,
     report: Report,
     out: Output,
 ) -> None:
@@ -68,13 +69,13 @@ def virtual_gateway(
         for spec in gateway.spec.listeners
     }
     report_clashes(_sockets(gateway, bound, host, options), gateway.key, report)
-    targets = _targets(gateway, mesh, report)
+    targets = _targets(gateway, mesh, maker, report)
     policy, policy_path = effective_policy(None, "", gateway.spec.backend_defaults)
     uses = [
         Use(service, policy, policy_path, "$.spec", default=True)
         for service in sorted({target.service for target in targets if target.resolved is not None})
     ]
-    parts = {part.service: part for part in backends(gateway.key, uses, mesh, options, remember, report)}
+    parts = {part.service: part for part in backends(gateway.key, uses, mesh, options, maker, report)}
     for part in parts.values():
         add_backend(part, out)
     secrets = Secrets()
@@ -114,7 +115,7 @@ def _sockets(
 # --- gateway routes -----------------------------------------------------------------------------------
 
 
-def _targets(gateway: VirtualGatewayData, mesh: Mesh, report: Report) -> list[Target]:
+def _targets(gateway: VirtualGatewayData, mesh: Mesh, maker: Maker, report: Report) -> list[Target]:
     """The gateway's routes in the order in which they are tried, less those that cannot be used."""
     listeners = [spec.port_mapping.port for spec in gateway.spec.listeners]
     found = []
@@ -132,17 +133,17 @@ def _targets(gateway: VirtualGatewayData, mesh: Mesh, report: Report) -> list[Ta
             text = f"the virtual gateway has no listener on port {stated}"
             report.error(route.key, path, text, f"it listens on {ports}")
             continue
-        target = _target(route, body.action.target.virtual_service.virtual_service_name, mesh, report)
+        target = _target(route, body.action.target.virtual_service.virtual_service_name, mesh, maker, report)
         if target is not None:
             found.append(target)
     return found
 
 
-def _target(route: GatewayRouteData, name: str, mesh: Mesh, report: Report) -> Target | None:
+def _target(route: GatewayRouteData, name: str, mesh: Mesh, maker: Maker, report: Report) -> Target | None:
     path = f"$.spec.{gateway_route_member(route)}.action.target"
     stated = gateway_route_body(route).action.target.port
     origin = f"{route.key} $.spec"
-    service = resolve_service(mesh, name)
+    service = maker.service(mesh, name)
     if service is None:
         text = f"there is no virtual service {name!r} in the mesh: requests get 404"
         report.warning(route.key, f"{path}.virtualService.virtualServiceName", text)

@@ -17,7 +17,8 @@ from .binding import (
 )
 from .egress import add_egress
 from .ingress import Ingress, ingress
-from .output import Output, Remember
+from .maker import Maker
+from .output import Output
 from .report import Report
 from .sources import listener_arns, material_facts
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def virtual_node(
-    node: VirtualNodeData, mesh: Mesh, options: Options, remember: Remember, report: Report, out: Output
+    node: VirtualNodeData, mesh: Mesh, options: Options, maker: Maker, report: Report, out: Output
 ) -> None:
     """Adds the resources of a virtual node's Envoy to `out`."""
     report_clashes(_sockets(node, mesh, options), node.key, report)
@@ -35,8 +36,8 @@ def virtual_node(
     listeners = node.spec.listeners or ()
     own = Ingress(mesh.name, node.name, listeners, node.spec.logging, ip_preference(mesh.data, node))
     facts = material_facts(mesh, listener_arns(listeners))
-    out.part(remember(ingress, own, facts, options), report)
-    add_egress(node, mesh, options, remember, report, out)
+    out.part(maker.part(ingress, own, facts, options), report)
+    add_egress(node, mesh, options, maker, report, out)
 
 
 def _sockets(node: VirtualNodeData, mesh: Mesh, options: Options) -> list[Socket]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -17,15 +16,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from ..options import Delivery
-
-#: Calls a function with arguments that are all immutable values, or gives what the same call gave before.
-#: A translator brings one that remembers.
-Remember = Callable[..., Any]
-
-
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The `Remember` that forgets."""
-    return function(*arguments)
 
 
 class Part(Struct, frozen=True, weakref=True):

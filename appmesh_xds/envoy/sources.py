@@ -32,8 +32,9 @@ def material_facts(mesh: Mesh, arns: Collection[str]) -> MaterialFacts:
     """What a mesh's facts say of some ARNs: all that a part which names them depends on."""
     if not arns:
         return NO_MATERIAL
-    named = sorted(set(arns))
+    named = tuple(sorted(set(arns)))
     return MaterialFacts(
+        named,
         tuple((arn, mesh.certificates[arn]) for arn in named if arn in mesh.certificates),
         tuple((arn, mesh.authorities[arn]) for arn in named if arn in mesh.authorities),
     )

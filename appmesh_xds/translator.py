@@ -1,0 +1,242 @@
+"""Translator: the hot path. It keeps what it built and rebuilds what a change reaches.
+
+    translator = Translator()
+    for snapshot in translator.translate_all(mesh): ...
+    for change in translator.update(mesh.replace(node)): ...       # only proxies that really changed
+    translator.snapshot("virtualNode/gateway")                     # one proxy, whatever the mesh's size
+
+Nothing here knows what Envoy is told. `translate` makes a snapshot from parts, and each part from values
+alone; a translator remembers the parts by those values, and knows which proxies a resource concerns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
+
+from .errors import UsageError
+from .facts import MaterialFacts
+from .mesh import Mesh
+from .options import Options
+from .reach import Reach, changed_keys
+from .resolve import Service
+from .resource import TYPE_NAMES, Resource, TypeName
+from .snapshot import Snapshot, assemble
+
+_DEFAULTS: Final = Options()
+
+
+class Difference(NamedTuple):
+    """What changed among the resources of one type, by name, sorted."""
+
+    added: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Change(NamedTuple):
+    """A proxy whose resources or problems changed.
+
+    `snapshot` is None for a proxy that left the mesh. `differences` holds the types that changed; it is
+    empty when only the problems did.
+    """
+
+    proxy: str
+    snapshot: Snapshot | None
+    differences: dict[TypeName, Difference]
+
+
+class _State:
+    """What is known of one mesh."""
+
+    __slots__ = ("everything", "mesh", "parts", "reach", "snapshots")
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.reach = Reach()
+        #: Whether all proxies are wanted, also those that come later.
+        self.everything = False
+        self.snapshots: dict[str, Snapshot] = {}
+        #: The parts of each snapshot, held so that they stay remembered as long as somebody uses them.
+        self.parts: dict[str, tuple[Any, ...]] = {}
+
+
+class _Keeper:
+    """The maker of one snapshot, which remembers parts and notes what was used."""
+
+    __slots__ = ("arns", "memo", "parts", "reach", "services")
+
+    def __init__(self, memo: WeakValueDictionary[tuple[Any, ...], Any], reach: Reach) -> None:
+        self.memo = memo
+        self.reach = reach
+        self.parts: list[Any] = []
+        self.services: list[str] = []
+        self.arns: list[str] = []
+
+    def part(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        key = (function, *arguments)
+        part = self.memo.get(key)
+        if part is None:
+            part = self.memo[key] = function(*arguments)
+        self.parts.append(part)
+        for argument in arguments:
+            if type(argument) is MaterialFacts and argument.arns:
+                self.arns.extend(argument.arns)
+        return part
+
+    def service(self, mesh: Mesh, name: str) -> Service | None:
+        self.services.append(name)
+        return self.reach.service(mesh, name)
+
+
+class Translator:
+    """A memo over one or many meshes.
+
+    To be used from one thread at a time (RuntimeError otherwise); the snapshots it gives are immutable and
+    may be shared freely. Parts that no proxy uses any more are dropped at once.
+    """
+
+    def __init__(self, options: Options = _DEFAULTS) -> None:
+        self.options = options
+        self._meshes: dict[str, _State] = {}
+        # Weak: the states hold the parts that their proxies use.
+        self._memo: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+        self._busy = threading.Lock()
+
+    def translate_all(self, mesh: Mesh) -> list[Snapshot]:
+        """Every proxy's snapshot, in the order of `mesh.proxies()`.
+
+        The mesh becomes the current one of its name; from now on `update` reports new proxies too.
+        """
+        with self._alone():
+            state, reached = self._advance(mesh)
+            for proxy in reached:
+                self._change(state, proxy)
+            state.everything = True
+            return [state.snapshots.get(proxy) or self._assemble(state, proxy) for proxy in mesh.proxies()]
+
+    def update(self, mesh: Mesh) -> list[Change]:
+        """Takes the next mesh, and says which proxies changed, and how, sorted by proxy.
+
+        The cost is that of the proxies which the change can reach, when `mesh` was made from the current
+        one by `replace` and `without`; other meshes are compared resource by resource. For a mesh that the
+        translator does not know every proxy is a change. Where only some proxies were asked for, by
+        `snapshot`, only those are updated.
+        """
+        with self._alone():
+            known = mesh.name in self._meshes
+            state, reached = self._advance(mesh)
+            if not known:
+                state.everything = True
+                reached = set(mesh.proxies())
+            changes = (self._change(state, proxy) for proxy in sorted(reached))
+            return [change for change in changes if change is not None]
+
+    def snapshot(self, proxy: str, mesh: Mesh | str | None = None) -> Snapshot:
+        """One proxy of the current mesh: of the only one, of the one named, or of a mesh given now.
+
+        Translates it if need be, in time that does not depend on the size of the mesh. Raises `UsageError`
+        for a proxy that is not there and for a mesh that is not known.
+        """
+        with self._alone():
+            if isinstance(mesh, Mesh):
+                state, reached = self._advance(mesh)
+                for other in reached:
+                    self._change(state, other)
+            else:
+                state = self._state(mesh)
+            data = state.mesh.proxy(proxy)
+            name = f"{data.kind}/{data.name}"
+            return state.snapshots.get(name) or self._assemble(state, name)
+
+    def forget(self, mesh: str) -> None:
+        """Drops everything known of a mesh."""
+        with self._alone():
+            self._meshes.pop(mesh, None)
+
+    def __len__(self) -> int:
+        """How many parts are remembered."""
+        return len(self._memo)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("a Translator is for one thread at a time; share its snapshots instead")
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _state(self, mesh: str | None) -> _State:
+        if mesh is None and len(self._meshes) == 1:
+            return next(iter(self._meshes.values()))
+        if mesh is None or mesh not in self._meshes:
+            known = ", ".join(sorted(self._meshes)) or "none"
+            raise UsageError(f"which mesh? Those known to this translator: {known}")
+        return self._meshes[mesh]
+
+    def _advance(self, mesh: Mesh) -> tuple[_State, set[str]]:
+        """Makes `mesh` the current one of its name. Its state, and the proxies the change may concern."""
+        state = self._meshes.get(mesh.name)
+        if state is None:
+            state = self._meshes[mesh.name] = _State(mesh)
+            return state, set()
+        changed = changed_keys(state.mesh, mesh) if state.mesh is not mesh else ()
+        reached = state.reach.advance(changed, state.snapshots)
+        state.mesh = mesh
+        return state, reached
+
+    def _change(self, state: _State, proxy: str) -> Change | None:
+        before = state.snapshots.get(proxy)
+        if before is None and not state.everything:
+            return None
+        kind, _, name = proxy.partition("/")
+        table = state.mesh.virtual_nodes if kind == "virtualNode" else state.mesh.virtual_gateways
+        if name not in table:
+            state.snapshots.pop(proxy, None)
+            state.parts.pop(proxy, None)
+            state.reach.record(proxy, (), ())
+            return None if before is None else Change(proxy, None, differences(before, None))
+        after = self._assemble(state, proxy)
+        if after == before:
+            # The old one stays: whoever compares by identity sees that nothing happened.
+            state.snapshots[proxy] = before
+            return None
+        return Change(proxy, after, differences(before, after))
+
+    def _assemble(self, state: _State, proxy: str) -> Snapshot:
+        keeper = _Keeper(self._memo, state.reach)
+        snapshot = assemble(state.mesh, proxy, self.options, keeper)
+        state.snapshots[proxy] = snapshot
+        state.parts[proxy] = tuple(keeper.parts)
+        state.reach.record(proxy, keeper.services, keeper.arns)
+        return snapshot
+
+
+def differences(before: Snapshot | None, after: Snapshot | None) -> dict[TypeName, Difference]:
+    """What changed between two snapshots, by type. None is a proxy that is not there."""
+    found: dict[TypeName, Difference] = {}
+    for name in TYPE_NAMES:
+        old: tuple[Resource, ...] = getattr(before, name) if before is not None else ()
+        new: tuple[Resource, ...] = getattr(after, name) if after is not None else ()
+        if old is new or old == new:
+            continue
+        difference = _difference(old, new)
+        if any(difference):
+            found[name] = difference
+    return found
+
+
+def _difference(old: Iterable[Resource], new: Iterable[Resource]) -> Difference:
+    before = {resource.name: resource for resource in old}
+    after = {resource.name: resource for resource in new}
+    return Difference(
+        tuple(sorted(after.keys() - before.keys())),
+        tuple(sorted(n for n in after.keys() & before.keys() if after[n].version != before[n].version)),
+        tuple(sorted(before.keys() - after.keys())),
+    )
