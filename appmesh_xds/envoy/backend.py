@@ -228,9 +228,12 @@ def cloud_map_endpoints(
             report.error(node.key, path, text)
     order = _FAMILIES[preference]
     best = next((families[version] for version in order if families[version]), [])
-    return sorted(
-        dict.fromkeys(best), key=lambda one: (ipaddress.ip_address(one.address).packed, one.port or 0)
-    )
+    return sorted(dict.fromkeys(best), key=_by_address)
+
+
+def _by_address(endpoint: Endpoint) -> tuple[bytes, int]:
+    address = ip_address(endpoint.address)
+    return b"" if address is None else address[1], endpoint.port or 0
 
 
 #: Address families in the order in which they are tried (reference §2.3).

@@ -112,7 +112,7 @@ def backends(
             )
             continue
         facts = backend_facts(service, use.policy, mesh)
-        part: Part = maker.part(backend, service, use.policy, facts, mesh.data, options)
+        part: Backend = maker.part(backend, service, use.policy, facts, mesh.data, options)
         found.append((use, service, facts, part))
     renames = _policy_renames(resource, [(use, part) for use, _, _, part in found], report)
     parts = []
