@@ -505,6 +505,7 @@ def test_the_guides_example_and_its_two_commands(
     bootstrap = static_proxy(
         am.loads(GUIDE).replace(certificates={ARN: facts[fact]}),
         "virtualNode/serviceBv1",
+        keys=tmp_path,
         interception="none",
         ingress_port=port,
         app_port=http_app.port,
