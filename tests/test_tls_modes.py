@@ -7,6 +7,7 @@ listener counts under `listener.<address>_<port>.`, as the dashboards of App Mes
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import ssl
@@ -260,6 +261,16 @@ def test_mode(
         assert node.envoy.stats(listener_stats(node.ports[case]) + "ssl") == {}
     forwarded = answered or (mode in ("DISABLED", None) and protocol == "tcp")
     assert app.count - before == (1 if forwarded else 0)
+
+
+def test_envoy_warns_of_nothing(node: Node, tmp_path: Path) -> None:
+    """Deprecated fields, missing limits and insecure defaults would stand in its log."""
+    assert node.envoy.log_text() == ""
+    bootstrap = json.loads((node.envoy.folder / "bootstrap.json").read_text(encoding="utf-8"))
+    del bootstrap["overload_manager"]
+    bootstrap["static_resources"]["listeners"].clear()
+    with Envoy(bootstrap, tmp_path) as careless:
+        assert "no configured limit to the number of allowed active downstream" in careless.log_text()
 
 
 def test_the_table_has_every_case() -> None:
