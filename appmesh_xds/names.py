@@ -6,6 +6,7 @@ names stand in it verbatim, so names cannot be taken apart again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 INGRESS_PORT: Final = 15000
@@ -82,6 +83,12 @@ def ingress_stat_prefix(protocol: str, port: int, several: bool) -> str:
 
 
 EGRESS_STAT_PREFIX: Final = "egress"
+
+
+def trust_secret(arns: Iterable[str]) -> str:
+    """Certificate authorities by their ARNs, or by that of a certificate they signed. Not the ARN alone: the
+    certificate has that name, and one proxy may present it and trust its authority."""
+    return f"trust:{','.join(arns)}"
 
 
 def proxy(kind: str, name: str) -> str:

@@ -371,7 +371,8 @@ def _add_egress(
     configuration = proto.RouteConfiguration(name=names.egress_routes(options.egress_port))
     configuration.virtual_hosts.extend(hosts[name] for name in sorted(hosts))
     origins = [origin for part in parts.values() for port in part.ports for origin in port.origin]
-    reference = out.routes(configuration, *dict.fromkeys([*(t.origin for t in targets), *origins]))
+    own = f"{gateway.key} $.spec"
+    reference = out.routes(configuration, *dict.fromkeys([*(t.origin for t in targets), *origins, own]))
     manager = http_connection_manager(
         stat_prefix=names.EGRESS_STAT_PREFIX, routes=reference, logs=access_logs(gateway.spec.logging)
     )
@@ -392,5 +393,5 @@ def _add_egress(
             reuse_port=redirect,
             stats_tags=options.app_mesh_metadata,
         ),
-        f"{gateway.key} $.spec",
+        own,
     )

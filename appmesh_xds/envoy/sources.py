@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from .. import proto
+from .. import names, proto
 from ..facts import NO_MATERIAL, Authority, Certificate, FileTrust, MaterialFacts, Pem, PemTrust
 from ..resource import Resource
 from ..spec import (
@@ -149,7 +149,7 @@ class Material:
         origin = f"{resource} {path}"
         if all(isinstance(fact, PemTrust) for fact in known):
             bundle = b"\n".join(f.certificate_chain for f in known if isinstance(f, PemTrust))
-            name = ",".join(arns)
+            name = names.trust_secret(arns)
             self.secrets.add(trust_secret(name, PemTrust(certificate_chain=bundle)), origin)
             return SecretRef(name, self._own())
         if any(fact != first for fact in known):
