@@ -13,6 +13,7 @@ change of the mesh:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
@@ -50,6 +51,10 @@ class Pem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=Fals
         return "Pem(certificate_chain=..., private_key=[redacted])"
 
     __str__ = __repr__
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        yield "certificate_chain", ...
+        yield "private_key", "[redacted]"
 
 
 class PemTrust(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

@@ -390,6 +390,6 @@ def test_keys_do_not_print(tmp_path: Path) -> None:
 
     secret_lines = pem.private_key.decode().splitlines()[1:-1]
     secret_lines += made.certificates[0].private_key.read_text().splitlines()[1:-1]
-    printed = f"{pem!r} {pem} {made!r} {[pem]} {AUTHORITY!r}"
+    printed = f"{pem!r} {pem} {made!r} {[pem]} {AUTHORITY!r} {list(pem.__rich_repr__())}"
     assert "[redacted]" in printed
     assert not [line for line in secret_lines if line in printed]
