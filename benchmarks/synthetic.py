@@ -191,7 +191,9 @@ def _type(request: dict[str, Any]) -> type[spec.Data]:
     return spec.MeshData
 
 
-def changed_node(index: int, nodes: int, backends: int, sharing: Sharing = "shared", pool: int = 101) -> spec.Data:
+def changed_node(
+    index: int, nodes: int, backends: int, sharing: Sharing = "shared", pool: int = 101
+) -> spec.Data:
     """A node whose connection pool differs."""
     return _data(node_request(index, nodes, backends, sharing, pool))
 

@@ -119,7 +119,7 @@ def backends(
     for use, service, facts, part in found:
         renamed = renames.get(use.service)
         if renamed:
-            part: Part = maker.part(
+            part = maker.part(
                 backend, service, use.policy, facts, mesh.data, options, tuple(sorted(renamed.items()))
             )
         report.problems.extend(_for_client(problem, resource, use.policy_path) for problem in part.problems)

@@ -1,0 +1,170 @@
+"""Facts files: certificates, authorities and endpoints, as YAML or JSON.
+
+certificates:
+  arn:aws:acm:...: {certificateChain: /certs/a.crt, privateKey: /certs/a.key}     # files of the proxy
+  arn:aws:acm:...: {secretName: a}                                               # its SDS service
+  arn:aws:acm:...: {pem: {certificateChain: a.crt, privateKey: a.key}}            # files read here
+authorities:
+  arn:aws:acm-pca:...: {certificateChain: /certs/ca.crt}
+endpoints:
+  colorteller: [{address: 10.0.0.1, port: 8080, attributes: {version: v1}}]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from ..errors import Problem, SpecErrors
+from ..facts import Authority, Certificate, Endpoint, FileCertificate, FileTrust, Pem, PemTrust, SdsSecret
+from ..spec.convert import convert
+from .text import Document, documents, member, read_bytes
+
+if TYPE_CHECKING:
+    from ..mesh import Mesh
+
+
+class _Instance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An endpoint as written, less its attributes."""
+
+    address: Annotated[str, msgspec.Meta(min_length=1)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    health: Literal["HEALTHY", "UNHEALTHY"] = "HEALTHY"
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a facts file says; `apply` puts it into a mesh."""
+
+    certificates: Mapping[str, Certificate]
+    authorities: Mapping[str, Authority]
+    endpoints: Mapping[str, tuple[Endpoint, ...]]
+
+    def apply(self, mesh: Mesh) -> Mesh:
+        """The mesh with these facts."""
+        return mesh.replace(
+            certificates=self.certificates, authorities=self.authorities, endpoints=self.endpoints
+        )
+
+
+def load_facts(path: str | os.PathLike[str]) -> Facts:
+    """Reads a facts file. Files named under `pem` are read too, relative to the facts file.
+
+    Raises `SpecErrors` with every problem.
+    """
+    file = Path(path)
+    content = read_bytes(file)
+    if isinstance(content, Problem):
+        raise SpecErrors([content])
+    found, problems = documents(content, str(file))
+    if len(found) > 1:
+        problems.append(Problem(file=str(file), message="holds several documents", hint="one is expected"))
+    if problems:
+        raise SpecErrors(problems)
+    document = found[0] if found else Document(str(file), {}, dict)
+    return _Reader(document, file.parent).read()
+
+
+class _Reader:
+    def __init__(self, document: Document, folder: Path) -> None:
+        self.document = document
+        self.folder = folder
+        self.problems: list[Problem] = []
+
+    def read(self) -> Facts:
+        value = self.document.value
+        if not isinstance(value, dict):
+            self._problem("$", "expected a mapping", "certificates:, authorities:, endpoints:")
+            value = {}
+        known = ("certificates", "authorities", "endpoints")
+        for key in value:
+            if key not in known:
+                self._problem(member("$", key), f"unknown; known are {', '.join(known)}")
+        facts = Facts(
+            certificates=self._table(value, "certificates", self._certificate),
+            authorities=self._table(value, "authorities", self._authority),
+            endpoints=self._table(value, "endpoints", self._endpoints),
+        )
+        if self.problems:
+            raise SpecErrors(sorted(self.problems))
+        return facts
+
+    def _problem(self, path: str, message: str, hint: str = "") -> None:
+        line, column = self.document.locate(path) or (0, 0)
+        self.problems.append(
+            Problem(file=self.document.file, line=line, column=column, path=path, message=message, hint=hint)
+        )
+
+    def _table(self, value: dict[str, Any], key: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
+        table = value.get(key)
+        path = member("$", key)
+        if table is None:
+            return {}
+        if not isinstance(table, dict):
+            self._problem(path, "expected a mapping")
+            return {}
+        made = {name: read(item, member(path, name)) for name, item in table.items()}
+        return {name: item for name, item in made.items() if item is not None}
+
+    def _convert(self, value: Any, kind: Any, path: str) -> Any:
+        converted = convert(value, kind, path=path)
+        for problem in converted.problems:
+            self._problem(problem.path, problem.message, problem.hint)
+        return converted.value
+
+    def _certificate(self, value: Any, path: str) -> Certificate | None:
+        if isinstance(value, dict) and "pem" in value:
+            files = self._convert(value["pem"], FileCertificate, f"{path}.pem")
+            if files is None:
+                return None
+            chain = self._content(files.certificate_chain, f"{path}.pem.certificateChain")
+            key = self._content(files.private_key, f"{path}.pem.privateKey")
+            return Pem(certificate_chain=chain, private_key=key) if chain and key else None
+        kind = SdsSecret if isinstance(value, dict) and "secretName" in value else FileCertificate
+        made: Certificate | None = self._convert(value, kind, path)
+        return made
+
+    def _authority(self, value: Any, path: str) -> Authority | None:
+        if isinstance(value, dict) and "pem" in value:
+            file = self._convert(value["pem"], FileTrust, f"{path}.pem")
+            chain = file and self._content(file.certificate_chain, f"{path}.pem.certificateChain")
+            return PemTrust(certificate_chain=chain) if chain else None
+        kind = SdsSecret if isinstance(value, dict) and "secretName" in value else FileTrust
+        made: Authority | None = self._convert(value, kind, path)
+        return made
+
+    def _endpoints(self, value: Any, path: str) -> tuple[Endpoint, ...] | None:
+        if not isinstance(value, list):
+            self._problem(path, "expected a list of endpoints", "[{address: 10.0.0.1}]")
+            return None
+        made = []
+        for index, item in enumerate(value):
+            at = f"{path}[{index}]"
+            attributes: tuple[tuple[str, str], ...] = ()
+            if isinstance(item, dict) and isinstance(item.get("attributes"), dict):
+                attributes = tuple(sorted((key, str(inner)) for key, inner in item["attributes"].items()))
+                item = {key: inner for key, inner in item.items() if key != "attributes"}
+            elif isinstance(item, dict) and "attributes" in item:
+                self._problem(f"{at}.attributes", "expected a mapping")
+                continue
+            endpoint = self._convert(item, _Instance, at)
+            if endpoint is not None:
+                made.append(
+                    Endpoint(
+                        address=endpoint.address,
+                        port=endpoint.port,
+                        health=endpoint.health,
+                        attributes=attributes,
+                    )
+                )
+        return tuple(made)
+
+    def _content(self, name: str, path: str) -> bytes | None:
+        content = read_bytes(self.folder / name)
+        if isinstance(content, Problem):
+            self._problem(path, f"{content.file} {content.message}")
+            return None
+        return content
