@@ -13,7 +13,6 @@ change of the mesh:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
@@ -52,9 +51,8 @@ class Pem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=Fals
 
     __str__ = __repr__
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        yield "certificate_chain", ...
-        yield "private_key", "[redacted]"
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("certificate_chain", ...), ("private_key", "[redacted]")]
 
 
 class PemTrust(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
