@@ -1,220 +1,289 @@
-"""Bootstraps: the file that Envoy is started with.
+"""Envoy bootstraps: `static_bootstrap` holds everything, `ads_bootstrap` asks a control plane for it.
 
-`static_bootstrap` holds every resource of a proxy and needs no server. `ads_bootstrap` says where the server
-is. Both start on Envoy without a warning (envoy-notes §6).
+    made = static_bootstrap(mesh, "virtualNode/colorgateway", Options(interception="none"))
+    Path("envoy.yaml").write_text(made.to_yaml())           # envoy -c envoy.yaml
+
+Both start without a warning: nothing deprecated stands in them, and a limit of connections is set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+import ipaddress
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from . import names, proto
-from .envoy.base import address, ads, set_duration
-from .envoy.clusters import set_http_protocol
-from .envoy.tls import transport_socket, upstream_tls_context
-from .errors import UsageError
-from .facts import FileCertificate, FileTrust, Pem, PemTrust
+from .envoy import base, tls
+from .errors import Problem, UsageError
+from .facts import FileCertificate, FileTrust
+from .folders import File, file_name
 from .options import Options
+from .resource import CLUSTER, LISTENER, Resource
 from .snapshot import Snapshot, translate
 
 if TYPE_CHECKING:
     from .mesh import Mesh
 
-#: App Mesh's images raised it, because routes may hold long expressions (reference §6.2).
-_RE2_PROGRAM_SIZE: Final = 1000
-#: Connections a proxy takes at most; Envoy warns when nothing is said.
-_MAX_CONNECTIONS: Final = 50_000
-_FETCH_TIMEOUT: Final = 15_000
-_XDS_CLUSTER: Final = "appmesh_xds"
+_DEFAULTS = Options()
+_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+#: Envoy's own limit of a regular expression's program is 100; the images of App Mesh set this (§6.2).
+RE2_PROGRAM_SIZE: Final = 1000
+#: App Mesh set no limit and Envoy warns without one: a number that file descriptors run out before.
+_MAX_CONNECTIONS: Final = 1_000_000
+#: A node's listeners in tags of their own, from the stat prefix `ingress.http.8080` (§6.3). The first group
+#: is what leaves the stat's name, the second the tag's value.
+_STATS_TAGS: Final = (
+    ("appmesh.listener_protocol", r".*?\.ingress\.((\w+?)\.)[0-9]+?\.(.+?)$"),
+    ("appmesh.listener_port", r".*?\.ingress\.\w+?\.(([0-9]+?)\.)(.+?)$"),
+)
+
+#: Enumerations of Envoy's.
+_V3: Final = 2
+_GRPC: Final = 2
+_DELTA_GRPC: Final = 3
+_STATIC: Final = 0
+_STRICT_DNS: Final = 1
 
 
-class StaticBootstrap(NamedTuple):
-    """A bootstrap and the snapshot it holds."""
+class Bootstrap(Struct, frozen=True, kw_only=True):
+    """A bootstrap, and the files that must lie where it says."""
 
-    bootstrap: proto.Bootstrap
-    snapshot: Snapshot
-
-
-class KeyFile(NamedTuple):
-    """A file that a bootstrap refers to: what `--out` writes beside it. The content never prints."""
-
-    name: str
-    content: bytes
-    private: bool
+    #: `virtualNode/NAME` or `virtualGateway/NAME`.
+    proxy: str
+    message: Any
+    #: What was translated into it; None when a server has the resources.
+    snapshot: Snapshot | None = None
+    #: Path -> content: certificates and private keys, which never stand in the bootstrap itself.
+    files: dict[str, File] = {}
+    problems: tuple[Problem, ...] = ()
 
     def __repr__(self) -> str:
-        return f"KeyFile(name={self.name!r}, content=[redacted], private={self.private})"
+        return f"Bootstrap(proxy={self.proxy!r}, files={sorted(self.files)!r}, ...)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as Envoy reads it."""
+        from .render import to_dict
+
+        return to_dict(self.message)
+
+    def to_yaml(self) -> str:
+        """Canonical YAML, for `envoy -c`."""
+        from .render import to_yaml
+
+        return to_yaml(self.to_dict())
+
+    def to_json(self) -> str:
+        """JSON, for `envoy -c`."""
+        from .render import to_json
+
+        return to_json(self.to_dict())
 
 
-_DEFAULTS: Final = Options()
+class ServerTls(Struct, frozen=True, kw_only=True):
+    """TLS from Envoy to the control plane. Paths are those of the proxy's machine."""
 
-
-def static_bootstrap(mesh: Mesh, proxy: str, options: Options = _DEFAULTS) -> StaticBootstrap:
-    """One file with every resource of a proxy; the problems are the snapshot's.
-
-    Raises `UsageError` for a proxy that is not there, and where a certificate is known as PEM: a private
-    key does not belong into a configuration file. `with_key_files` puts it into a file of its own.
-    """
-    inline = msgspec.structs.replace(options, delivery="inline")
-    snapshot = translate(mesh, proxy, inline)
-    if snapshot.secrets:
-        secret = snapshot.secrets[0].name
-        raise UsageError(
-            f"{secret} is known as PEM, and a private key is never written into a bootstrap: give --out DIR, "
-            "which writes it into a file beside the bootstrap"
-        )
-    result = _bootstrap(snapshot.mesh, snapshot.node_id, options)
-    for resource in snapshot.listeners:
-        result.static_resources.listeners.add().ParseFromString(resource.value)
-    for resource in snapshot.clusters:
-        result.static_resources.clusters.add().ParseFromString(resource.value)
-    return StaticBootstrap(result, snapshot)
-
-
-def with_key_files(mesh: Mesh, folder: str) -> tuple[Mesh, tuple[KeyFile, ...]]:
-    """The mesh with every PEM fact replaced by files in `folder`, and what those files must hold."""
-    files: list[KeyFile] = []
-    certificates: dict[str, FileCertificate] = {}
-    authorities: dict[str, FileTrust] = {}
-    for number, (arn, fact) in enumerate(sorted(mesh.certificates.items())):
-        if isinstance(fact, Pem):
-            chain, key = f"certificate-{number}.crt", f"certificate-{number}.key"
-            files.append(KeyFile(chain, fact.certificate_chain, False))
-            files.append(KeyFile(key, fact.private_key, True))
-            certificates[arn] = FileCertificate(
-                certificate_chain=f"{folder}/{chain}", private_key=f"{folder}/{key}"
-            )
-    for number, (arn, authority) in enumerate(sorted(mesh.authorities.items())):
-        if isinstance(authority, PemTrust):
-            name = f"authority-{number}.crt"
-            files.append(KeyFile(name, authority.certificate_chain, False))
-            authorities[arn] = FileTrust(certificate_chain=f"{folder}/{name}")
-    if not files:
-        return mesh, ()
-    return mesh.replace(certificates=certificates, authorities=authorities), tuple(files)
-
-
-class XdsServer(NamedTuple):
-    """Where the control plane is: `HOST:PORT` or `unix:PATH`, and the files of TLS towards it."""
-
-    target: str
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
+    #: File of the authorities that may have signed the server's certificate.
+    ca: str
+    #: The proxy's own certificate, where the server asks for one; None presents none.
+    certificate: FileCertificate | None = None
+    #: Name that the server's certificate must hold; None is the server's host.
     server_name: str | None = None
 
 
+def static_bootstrap(
+    mesh: Mesh, proxy: str, options: Options = _DEFAULTS, *, material_folder: str | None = None
+) -> Bootstrap:
+    """Everything one proxy needs, in one bootstrap that runs with no server.
+
+    Certificates given as `Pem` facts are to be written below `material_folder`, an absolute path on the
+    proxy's machine, and become `files` of the result. What cannot be translated is left out and among the
+    `problems`. Raises UsageError for a proxy that is not there, for options that Envoy cannot have, and for
+    `Pem` facts without a folder: a bootstrap is no place for a private key.
+    """
+    snapshot = translate(mesh, proxy, msgspec.structs.replace(options, delivery="inline"))
+    kind, _, name = snapshot.proxy.partition("/")
+    result = _bootstrap(names.node_id(mesh.name, mesh.owner, kind, name), options)
+    static = result.static_resources
+    static.listeners.extend(r.message() for r in snapshot.resources(LISTENER))
+    static.clusters.extend(r.message() for r in snapshot.resources(CLUSTER))
+    if options.sds_socket is not None:
+        static.clusters.append(sds_cluster(options.sds_socket))
+    files: dict[str, File] = {}
+    for resource in snapshot.secrets:
+        static.secrets.append(_secret(resource, material_folder, files))
+    return Bootstrap(
+        proxy=snapshot.proxy, message=result, snapshot=snapshot, files=files, problems=snapshot.problems
+    )
+
+
 def ads_bootstrap(
-    mesh: str,
     proxy: str,
-    server: XdsServer,
+    mesh: str,
+    server: str,
     options: Options = _DEFAULTS,
     *,
-    owner: str | None = None,
+    mesh_owner: str | None = None,
+    tls: ServerTls | None = None,
     delta: bool = False,
-) -> proto.Bootstrap:
-    """A bootstrap that gets everything from a control plane over ADS. `proxy` is `KIND/NAME`.
+    initial_fetch_timeout: float = 0,
+) -> Bootstrap:
+    """A bootstrap that takes everything from the control plane at `server`: `HOST:PORT` or `unix:PATH`.
 
-    Raises `UsageError` for a server address or a proxy that cannot be read.
+    Without `tls` the connection is plain HTTP/2, for loopback and unix sockets. `delta` asks for incremental
+    xDS. `initial_fetch_timeout` (seconds) is how long Envoy waits for the first answer before it says that
+    it is ready with nothing; 0, as in App Mesh's images, waits for ever. Raises UsageError for a proxy or a
+    server of another form, a negative time, and options that Envoy cannot have.
     """
     kind, _, name = proxy.partition("/")
     if kind not in ("virtualNode", "virtualGateway") or not name:
         raise UsageError(f"{proxy!r} does not name a proxy: virtualNode/NAME or virtualGateway/NAME")
-    result = _bootstrap(mesh, names.node_id(mesh, owner, kind, name), options)
+    if not 0 <= initial_fetch_timeout <= 86400:
+        raise UsageError(
+            f"{initial_fetch_timeout} seconds to wait for the server: 0 (for ever) to 86400 can be"
+        )
+    result = _bootstrap(names.node_id(mesh, mesh_owner, kind, name), options)
+    result.static_resources.clusters.append(_xds_cluster(server, tls))
+    if options.sds_socket is not None:
+        result.static_resources.clusters.append(sds_cluster(options.sds_socket))
     dynamic = result.dynamic_resources
-    dynamic.ads_config.api_type = 4 if delta else 2  # DELTA_GRPC, GRPC
-    dynamic.ads_config.transport_api_version = 2
-    dynamic.ads_config.set_node_on_first_message_only = True
-    dynamic.ads_config.grpc_services.add().envoy_grpc.cluster_name = _XDS_CLUSTER
-    for source in (dynamic.lds_config, dynamic.cds_config):
-        source.CopyFrom(ads())
-        set_duration(source.initial_fetch_timeout, _FETCH_TIMEOUT)
-    result.static_resources.clusters.append(_xds_cluster(server))
+    stream = dynamic.ads_config
+    stream.api_type = _DELTA_GRPC if delta else _GRPC
+    stream.transport_api_version = _V3
+    # Envoy's node message is 61 kB of extension names; once per stream is enough.
+    stream.set_node_on_first_message_only = True
+    stream.grpc_services.add().envoy_grpc.cluster_name = names.XDS_CLUSTER
+    for source in (dynamic.cds_config, dynamic.lds_config):
+        source.ads.SetInParent()
+        source.resource_api_version = _V3
+        base.set_duration(source.initial_fetch_timeout, round(initial_fetch_timeout * 1000))
+    return Bootstrap(proxy=proxy, message=result)
+
+
+def sds_cluster(socket: str) -> proto.Cluster:
+    """The local SDS service that `sds` certificates come from, behind a unix socket (§6.2)."""
+    cluster = _grpc_cluster(names.SDS_CLUSTER)
+    base.set_duration(cluster.connect_timeout, 1000)
+    _endpoint(cluster).pipe.path = socket
+    return cluster
+
+
+# --- parts ------------------------------------------------------------------------------------------------
+
+
+def _bootstrap(node_id: str, options: Options) -> proto.Bootstrap:
+    """What every bootstrap holds."""
+    result = proto.Bootstrap()
+    result.node.id = result.node.cluster = node_id  # the cluster as App Mesh's images, by default (§6.2)
+    _check_ip(options.admin_address)
+    result.admin.address.CopyFrom(base.address(options.admin_address, options.admin_port))
+    layer = result.layered_runtime.layers.add(name="static_layer_0")
+    layer.static_layer.fields["re2.max_program_size.error_level"].number_value = RE2_PROGRAM_SIZE
+    result.layered_runtime.layers.add(name="admin_layer").admin_layer.SetInParent()
+    for tag, regex in _STATS_TAGS:
+        result.stats_config.stats_tags.add(tag_name=tag, regex=regex)
+    monitor = result.overload_manager.resource_monitors.add(
+        name="envoy.resource_monitors.global_downstream_max_connections"
+    )
+    limit = proto.DownstreamConnectionsConfig(max_active_downstream_connections=_MAX_CONNECTIONS)
+    monitor.typed_config.CopyFrom(proto.pack(limit))
     return result
 
 
-def _xds_cluster(server: XdsServer) -> proto.Cluster:
-    cluster = proto.Cluster()
-    cluster.name = cluster.load_assignment.cluster_name = _XDS_CLUSTER
-    set_duration(cluster.connect_timeout, 1000)
-    target = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint.address
-    if server.target.startswith("unix:"):
-        cluster.type = 0  # STATIC
-        target.pipe.path = server.target.removeprefix("unix:").removeprefix("//")
+def _check_ip(address: str) -> None:
+    if not base.is_ip(address):
+        raise UsageError(f"the admin address {address!r} is not an IP address (127.0.0.1, ::1)")
+
+
+def _secret(resource: Resource, folder: str | None, files: dict[str, File]) -> proto.Secret:
+    """A secret whose certificate and key lie in files; authorities are public and stay as they are."""
+    secret: Any = resource.message()
+    if not secret.HasField("tls_certificate"):
+        return secret  # type: ignore[no-any-return]
+    if folder is None:
+        raise UsageError(
+            f"the private key of {resource.name} would have to stand in the bootstrap: write it to files "
+            "beside it with --out DIR (material_folder=), or name files in the facts"
+        )
+    stem = os.path.join(folder, file_name(resource.name))
+    material = secret.tls_certificate
+    for field, suffix, mode in (
+        (material.certificate_chain, ".crt", 0o644),
+        (material.private_key, ".key", 0o600),
+    ):
+        files[stem + suffix] = File(field.inline_bytes, mode)
+        field.filename = stem + suffix
+    return secret  # type: ignore[no-any-return]
+
+
+def _xds_cluster(server: str, given: ServerTls | None) -> proto.Cluster:
+    cluster = _grpc_cluster(names.XDS_CLUSTER)
+    base.set_duration(cluster.connect_timeout, 5000)
+    host, port = _server(server)
+    if port is None:
+        _endpoint(cluster).pipe.path = host
     else:
-        host, _, port = server.target.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise UsageError(f"{server.target!r} is not a server address: HOST:PORT or unix:PATH")
-        cluster.type = 1  # STRICT_DNS
-        target.CopyFrom(address(host.strip("[]"), int(port)))
+        _endpoint(cluster).CopyFrom(base.address(host, port))
+        if not base.is_ip(host):
+            cluster.type = _STRICT_DNS
+        keepalive = cluster.upstream_connection_options.tcp_keepalive
+        keepalive.keepalive_time.value = 30
+    if given is not None:
+        name = given.server_name or (host if port is not None else None)
+        if name is None:
+            raise UsageError("TLS over a unix socket needs the name that the server's certificate holds")
+        context = tls.upstream_tls_context(
+            certificate=given.certificate,
+            trust=FileTrust(certificate_chain=given.ca),
+            subject_alternative_names=[name],
+            alpn=["h2"],
+            sni="" if base.is_ip(name) or "://" in name else name,
+        )
+        cluster.transport_socket.CopyFrom(tls.transport_socket(context))
+    return cluster
+
+
+def _server(text: str) -> tuple[str, int | None]:
+    """Host and port, or the path of a unix socket and None."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if path:
+            return path, None
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if colon and bare and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535:
+        v6 = _is_ipv6(bare)
+        if v6 == (bare != host) or not (v6 or ":" in bare):
+            return bare, int(port)
+    raise UsageError(f"{text!r} is no server: HOST:PORT, [IPV6]:PORT or unix:PATH")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def _grpc_cluster(name: str) -> proto.Cluster:
+    """A cluster of one gRPC service: HTTP/2, with pings that find out when it is gone."""
+    cluster = proto.Cluster(name=name, type=_STATIC)
+    cluster.load_assignment.cluster_name = name
     options = proto.HttpProtocolOptions()
     keepalive = options.explicit_http_config.http2_protocol_options.connection_keepalive
-    set_duration(keepalive.interval, 30_000)
-    set_duration(keepalive.timeout, 5_000)
-    key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    cluster.typed_extension_protocol_options[key].CopyFrom(proto.pack(options))
-    if server.ca is not None:
-        certificate = None
-        if server.certificate is not None and server.key is not None:
-            certificate = FileCertificate(certificate_chain=server.certificate, private_key=server.key)
-        host = server.target.rpartition(":")[0]
-        context = upstream_tls_context(
-            certificate=certificate,
-            trust=FileTrust(certificate_chain=server.ca),
-            subject_alternative_names=[server.server_name or host],
-            alpn=["h2"],
-            sni=server.server_name or "",
-        )
-        cluster.transport_socket.CopyFrom(transport_socket(context))
+    base.set_duration(keepalive.interval, 30_000)
+    base.set_duration(keepalive.timeout, 5_000)
+    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(proto.pack(options))
     return cluster
 
 
-def _bootstrap(mesh: str, node_id: str, options: Options) -> proto.Bootstrap:
-    """What both kinds share: who the proxy is, its admin endpoint, limits and tags."""
-    result = proto.Bootstrap()
-    result.node.id = node_id
-    result.node.cluster = node_id  # as App Mesh's images set it (reference §6.2)
-    result.admin.address.CopyFrom(address(options.admin_address, options.admin_port))
-    static = result.layered_runtime.layers.add()
-    static.name = "static_layer_0"
-    static.static_layer.fields["re2.max_program_size.error_level"].number_value = _RE2_PROGRAM_SIZE
-    admin = result.layered_runtime.layers.add()
-    admin.name = "admin_layer"
-    admin.admin_layer.SetInParent()
-    _limit_connections(result.overload_manager)
-    for tag, expression in _TAGS.items():
-        specifier = result.stats_config.stats_tags.add()
-        specifier.tag_name = tag
-        specifier.regex = expression
-    if options.sds_socket is not None:
-        result.static_resources.clusters.append(_sds_cluster(options.sds_socket))
-    return result
-
-
-#: Tags that App Mesh's images took out of stat names (reference §6.3).
-_TAGS: Final[Mapping[str, str]] = {
-    "appmesh.listener_protocol": r".*?\.ingress\.((\w+?)\.)[0-9]+?\.(.+?)$",
-    "appmesh.listener_port": r".*?\.ingress\.\w+?\.(([0-9]+?)\.)(.+?)$",
-}
-
-
-def _limit_connections(manager: proto.OverloadManager) -> None:
-    config = proto.DownstreamConnectionsConfig(max_active_downstream_connections=_MAX_CONNECTIONS)
-    monitor = manager.resource_monitors.add()
-    monitor.name = "envoy.resource_monitors.global_downstream_max_connections"
-    monitor.typed_config.CopyFrom(proto.pack(config))
-
-
-def _sds_cluster(socket: str) -> proto.Cluster:
-    """The proxy's local SDS service (reference §1.1)."""
-    cluster = proto.Cluster()
-    cluster.name = cluster.load_assignment.cluster_name = names.SDS_CLUSTER
-    cluster.type = 0  # STATIC
-    set_duration(cluster.connect_timeout, 1000)
-    target = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint.address
-    target.pipe.path = socket
-    set_http_protocol(cluster, "http2")
-    return cluster
+def _endpoint(cluster: proto.Cluster) -> proto.Address:
+    """The address of the cluster's only endpoint, made on first use."""
+    localities = cluster.load_assignment.endpoints
+    locality = localities[0] if localities else localities.add()
+    endpoint = locality.lb_endpoints[0] if locality.lb_endpoints else locality.lb_endpoints.add()
+    return endpoint.endpoint.address

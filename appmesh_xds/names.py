@@ -14,6 +14,8 @@ EGRESS_PORT: Final = 15001
 
 #: The cluster of the local SDS service; it stands in the bootstrap (reference §1.1).
 SDS_CLUSTER: Final = "static_cluster_sds_unix_socket"
+#: The cluster of the control plane in bootstraps of ours; App Mesh's images used none, but Google's gRPC.
+XDS_CLUSTER: Final = "static_cluster_xds"
 #: The catch-all virtual host under ALLOW_ALL, and the domain-less one of gateways (§1.2, §4.9).
 ALLOW_ALL_VIRTUAL_HOST: Final = "mesh_allow_all"
 DEFAULT_BACKEND_VIRTUAL_HOST: Final = "default_backend"

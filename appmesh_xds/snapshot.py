@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -63,7 +63,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         """One version for a type: 16 hex digits of the hash of every name and version in it."""
         return set_version(self.resources(type_url))
 
-    def to_dict(self) -> dict[str, list[dict[str, object]]]:
+    def to_dict(self) -> dict[str, list[dict[str, Any]]]:
         """`{listeners, clusters, routes, endpoints, secrets}` as plain data; private keys redacted."""
         from .render import to_dict
 

@@ -151,12 +151,9 @@ def options_of(arguments: argparse.Namespace) -> Options:
         given = getattr(arguments, name)
         if given is not None:
             values[name] = _port(given, f"--{name.replace('_', '-')}")
-    for flag, one, many in (
-        ("--ingress-port", "ingress_port", "ingress_ports"),
-        ("--app-port", "app_port", "app_ports"),
-    ):
+    for one in ("ingress_port", "app_port"):
         for text in getattr(arguments, one) or ():
-            _add_port(values, text, flag, one, many)
+            _add_port(values, text, f"--{one.replace('_', '-')}", one, f"{one}s")
     for text in arguments.tcp_egress or ():
         _add_port(values, text, "--tcp-egress", None, "tcp_egress")
     try:
@@ -189,7 +186,7 @@ def _port(text: str, flag: str) -> int:
 def _add_port(values: dict[str, Any], text: str, flag: str, one: str | None, many: str) -> None:
     left, equals, right = text.rpartition("=")
     if equals:
-        pairs = {left: right for left, right in values.get(many, ())}
+        pairs = dict(values.get(many, ()))
         pairs[_port(left, flag)] = _port(right, flag)
         values[many] = sorted(pairs.items())
     elif one is None:

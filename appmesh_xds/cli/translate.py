@@ -74,7 +74,7 @@ def files_of(snapshots: list[Snapshot], style: str) -> dict[str, str | bytes]:
         folder = f"{file_name(snapshot.mesh)}/{kind}/{file_name(name)}"
         data = snapshot.to_dict()
         for type_name in TYPE_NAMES:
-            part = {type_name: data[type_name]}
+            part: dict[str, Any] = {type_name: data[type_name]}
             text = render.to_json(part) if style == "json" else render.to_yaml(part)
             files[f"{folder}/{type_name}.{style}"] = text
     return files
