@@ -131,6 +131,9 @@ class Oracle:
         if not self._clean:
             self._empty()
         self.judged += 1
+        # Not an update: some things of a listener cannot change in one (`enable_reuse_port`).
+        self._resources[LISTENER] = []
+        self._send(LISTENER)
         self._resources, wanted = self._standins.prepare(snapshot)
         verdict = self._push(wanted)
         self._clean = bool(verdict)
