@@ -101,6 +101,8 @@ def http_connection_manager(
     upgrade = result.upgrade_configs.add()
     upgrade.upgrade_type = "websocket"
     upgrade.enabled.value = True
+    # WebSocket over HTTP/2 is an extended CONNECT, which App Mesh never offered (RM#465).
+    result.http2_protocol_options.allow_connect = True
     result.normalize_path.value = True
     result.merge_slashes = True
     result.path_with_escaped_slashes_action = 1  # KEEP_UNCHANGED
