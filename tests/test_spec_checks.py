@@ -336,6 +336,10 @@ ROWS: list[tuple[spec.Data, str, str, str]] = [
      "error", f"{FORMAT}.json[1].value", "takes no parameter"),
     (node(logging=logging(json=[{"key": "a", "value": "b"}, {"key": "a", "value": "c"}])),
      "warning", f"{FORMAT}.json[1].key", "the same key as json[0]"),
+    (node(logging=logging(text="%CEL(request.path)%")), "warning", f"{FORMAT}.text", "is not checked here"),
+    (node(logging=logging(text="%SPAN_ID%")), "warning", f"{FORMAT}.text", "1.36 does not know `%SPAN_ID%`"),
+    (node(logging=logging(text="%REQUESTED_SERVER_NAME(SNI_ONLY)%")),
+     "warning", f"{FORMAT}.text", "does not know `%REQUESTED_SERVER_NAME(…)%`"),
     (node(logging=logging(json=[])), "warning", f"{FORMAT}.json", "empty object"),
 ]  # fmt: skip
 
@@ -419,6 +423,15 @@ def test_every_problem_at_once() -> None:
         ("error", "$.spec.listeners[1].tls.certificate"),
         ("error", f"{FORMAT}.text"),
         ("error", f"{FORMAT}.text"),
+    ]
+
+
+def test_two_rewrites() -> None:
+    """One of them fits the match, which is a second problem about the other."""
+    data = http_gateway_route({"path": {"exact": "/a"}}, prefix={"value": "/c/"}, path={"exact": "/b"})
+    assert [(p.path, p.message) for p in check(data)] == [
+        (f"{REWRITE}.prefix", "the route matches a `path`"),
+        (f"{REWRITE}.path", "there is a `prefix` already"),
     ]
 
 
