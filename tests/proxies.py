@@ -8,7 +8,7 @@ from typing import Any
 
 import appmesh_xds as am
 from appmesh_xds import render
-from appmesh_xds.bootstrap import static_bootstrap, with_key_files
+from appmesh_xds.bootstrap import static_bootstrap
 
 
 def static_proxy(mesh: am.Mesh, proxy: str, *, keys: Path | None = None, **options: Any) -> dict[str, Any]:
@@ -17,11 +17,10 @@ def static_proxy(mesh: am.Mesh, proxy: str, *, keys: Path | None = None, **optio
     `options` are those of `Options`; `keys` is the folder for certificates that are known as PEM. Fails with
     the problems there are.
     """
-    if keys is not None:
-        mesh, files = with_key_files(mesh, str(keys))
-        for file in files:
-            with open(os.open(keys / file.name, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as out:
-                out.write(file.content)
-    bootstrap, snapshot = static_bootstrap(mesh, proxy, am.Options(**options))
+    folder = None if keys is None else str(keys)
+    bootstrap, snapshot, files = static_bootstrap(mesh, proxy, am.Options(**options), key_folder=folder)
+    for file in files:
+        with open(os.open(f"{folder}/{file.name}", os.O_CREAT | os.O_WRONLY, 0o600), "wb") as out:
+            out.write(file.content)
     assert not snapshot.errors, "\n".join(map(str, snapshot.errors))
     return render.to_dict(bootstrap)

@@ -73,7 +73,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("snapshot",),
     ("translator",),
     ("readers",),
-    ("bootstrap", "certs", "convert", "writers"),
+    ("bootstrap", "certs", "convert", "folders", "writers"),
     ("lint", "betterproto", "testing", "changes", "trace"),
     ("server",),
     ("cli", "__main__"),

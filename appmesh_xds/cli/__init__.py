@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import SpecErrors, TranslationErrors, UsageError
 from . import bootstrap, check, dev_certs, translate
+from .common import report
 
 __all__ = ["main"]
 
@@ -49,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except (SpecErrors, TranslationErrors) as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
+        report(error.problems)
         return 1
     except UsageError as error:
         print(f"appmesh-xds: {error}", file=sys.stderr)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .. import render
-from ..bootstrap import XdsServer, ads_bootstrap, static_bootstrap, with_key_files
+from ..bootstrap import XdsServer, ads_bootstrap, static_bootstrap
 from ..errors import UsageError
+from ..folders import File, publish
 from .common import (
     add_options,
     add_reading,
@@ -20,8 +21,10 @@ from .common import (
     refuses,
     report,
     status_of,
+    write_text,
 )
-from .output import write_files
+
+_NAME: Final = "envoy.yaml"
 
 
 def add_parser(commands: Any) -> None:
@@ -43,12 +46,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", metavar="DIR", help="write DIR/envoy.yaml, and key files that it refers to")
     group = parser.add_argument_group("with --xds")
     group.add_argument("--delta", action="store_true", help="incremental ADS")
+    group.add_argument(
+        "--initial-fetch-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=0,
+        help="say ready with nothing to serve after so long without an answer (0: wait for ever)",
+    )
     group.add_argument("--xds-ca", metavar="FILE", help="authority of the control plane: makes it TLS")
     group.add_argument("--xds-certificate", metavar="FILE", help="the proxy's certificate for it")
     group.add_argument("--xds-key", metavar="FILE", help="its key")
     group.add_argument("--xds-server-name", metavar="NAME", help="name the control plane must have")
     group.add_argument("--mesh-owner", metavar="ACCOUNT", help="owner of a shared mesh")
-    add_strictness(parser, keep_going=False)
+    add_strictness(parser)
     parser.set_defaults(run=run)
 
 
@@ -61,33 +71,22 @@ def _static(arguments: argparse.Namespace) -> int:
         raise UsageError("bootstrap --static needs a PATH to read specs from")
     options = options_of(arguments)
     mesh, warnings = read_mesh(arguments)
-    folder = None if arguments.out is None else Path(arguments.out).resolve()
-    files: dict[str, str | bytes] = {}
-    private: list[str] = []
-    if folder is not None:
-        mesh, keys = with_key_files(mesh, str(folder))
-        files.update({key.name: key.content for key in keys})
-        private = [key.name for key in keys if key.private]
-    made = static_bootstrap(mesh, arguments.proxy, options)
+    folder = None if arguments.out is None else Path(arguments.out).absolute()
+    made = static_bootstrap(
+        mesh, arguments.proxy, options, key_folder=None if folder is None else str(folder)
+    )
     problems = [*warnings, *made.snapshot.problems]
     report(problems)
     if refuses(problems, arguments):
         return 1
-    text = render.to_yaml(render.to_dict(made.bootstrap))
-    if folder is None:
-        sys.stdout.write(text)
-    else:
-        write_files(folder, {**files, "envoy.yaml": text}, private=frozenset(private))
+    files = {file.name: File(file.content, 0o600 if file.private else 0o644) for file in made.files}
+    _write(render.to_yaml(render.to_dict(made.bootstrap)), folder, files)
     return status_of(problems, arguments)
 
 
 def _ads(arguments: argparse.Namespace) -> int:
     if arguments.mesh is None or arguments.paths:
         raise UsageError("bootstrap --xds takes --mesh NAME and no PATH: the control plane has the specs")
-    if (arguments.xds_certificate is None) != (arguments.xds_key is None):
-        raise UsageError("--xds-certificate and --xds-key belong together")
-    if arguments.xds_ca is None and arguments.xds_certificate is not None:
-        raise UsageError("--xds-certificate needs --xds-ca")
     server = XdsServer(
         arguments.xds,
         ca=arguments.xds_ca,
@@ -102,10 +101,16 @@ def _ads(arguments: argparse.Namespace) -> int:
         options_of(arguments),
         owner=arguments.mesh_owner,
         delta=arguments.delta,
+        initial_fetch_timeout=arguments.initial_fetch_timeout,
     )
-    text = render.to_yaml(render.to_dict(made))
-    if arguments.out is None:
-        sys.stdout.write(text)
-    else:
-        write_files(Path(arguments.out), {"envoy.yaml": text})
+    _write(render.to_yaml(render.to_dict(made)), arguments.out and Path(arguments.out), {})
     return 0
+
+
+def _write(text: str, folder: Path | None, files: Mapping[str, File]) -> None:
+    """To stdout, or to `envoy.yaml` in a folder, beside the files it refers to."""
+    if folder is None:
+        write_text(text)
+    else:
+        # A bootstrap lies in the folder itself, resources of `translate` below it.
+        publish(folder, {**files, _NAME: File(text.encode())}, writer="bootstrap", replaces=lambda _: True)

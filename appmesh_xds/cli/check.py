@@ -14,11 +14,11 @@ from .common import (
     add_strictness,
     chosen,
     command,
+    mesh_of,
     options_of,
     read_paths,
     report,
     status_of,
-    with_facts,
 )
 
 
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     reading = read_paths(arguments)
     if arguments.verbose:
         _tell(reading)
-    mesh = with_facts(reading.mesh(arguments.mesh), arguments)
+    mesh = mesh_of(reading, arguments)
     proxies = chosen(mesh, arguments.proxy) if arguments.proxy else None
     found = check(mesh, options, proxies=proxies, envoy=arguments.envoy, real_files=arguments.real_files)
     problems = [*reading.problems, *found.problems]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,6 +17,7 @@ from ..mesh import Mesh
 from ..options import Options
 from ..readers import Reading, read
 
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _EXAMPLES = argparse.RawDescriptionHelpFormatter
 
 
@@ -76,18 +79,36 @@ def read_paths(arguments: argparse.Namespace) -> Reading:
 
 
 def read_mesh(arguments: argparse.Namespace) -> tuple[Mesh, tuple[Problem, ...]]:
-    """The mesh with its facts, and the warnings of the readers. Raises SpecErrors."""
+    """The mesh with its facts, and the readers' problems, which are warnings unless --keep-going is given.
+
+    Raises SpecErrors.
+    """
     reading = read_paths(arguments)
-    mesh = reading.mesh(arguments.mesh)
-    return with_facts(mesh, arguments), reading.problems
+    return mesh_of(reading, arguments), reading.problems
 
 
-def with_facts(mesh: Mesh, arguments: argparse.Namespace) -> Mesh:
+def mesh_of(reading: Reading, arguments: argparse.Namespace) -> Mesh:
+    """The mesh that was asked for, with its facts. Raises SpecErrors, with the problems of both."""
+    problems = list(reading.problems)
+    facts = None
+    if arguments.facts is not None:
+        from ..readers.facts import load_facts
+
+        try:
+            facts = load_facts(arguments.facts)
+        except SpecErrors as error:
+            problems.extend(error.problems)
+    if getattr(arguments, "keep_going", False) and reading.resources:
+        reading = msgspec.structs.replace(reading, problems=())
+    try:
+        mesh = reading.mesh(arguments.mesh)
+    except SpecErrors as error:
+        raise SpecErrors(dict.fromkeys([*error.problems, *problems])) from None
     if arguments.facts is None:
         return mesh
-    from ..readers.facts import load_facts
-
-    return load_facts(arguments.facts).apply(mesh)
+    if facts is None:
+        raise SpecErrors(problems)
+    return facts.apply(mesh)
 
 
 def _pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
@@ -140,7 +161,8 @@ _SWITCHES = {
 
 def options_of(arguments: argparse.Namespace) -> Options:
     """Options from --options FILE, and from the flags, which win. Raises UsageError."""
-    values: dict[str, Any] = dict(_options_file(arguments.options)) if arguments.options else {}
+    base = Options() if arguments.options is None else _options_file(arguments.options)
+    values: dict[str, Any] = {}
     for name in ("interception", "bind", "app_address", "admin_address", "sds_socket"):
         if getattr(arguments, name) is not None:
             values[name] = getattr(arguments, name)
@@ -151,18 +173,19 @@ def options_of(arguments: argparse.Namespace) -> Options:
         given = getattr(arguments, name)
         if given is not None:
             values[name] = _port(given, f"--{name.replace('_', '-')}")
-    for one in ("ingress_port", "app_port"):
-        for text in getattr(arguments, one) or ():
-            _add_port(values, text, f"--{one.replace('_', '-')}", one, f"{one}s")
-    for text in arguments.tcp_egress or ():
-        _add_port(values, text, "--tcp-egress", None, "tcp_egress")
-    try:
-        return msgspec.convert(values, Options)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{arguments.options or 'options'}: {error}") from None
+    for one, many in (("ingress_port", "ingress_ports"), ("app_port", "app_ports"), (None, "tcp_egress")):
+        _add_ports(values, arguments, one, many, dict(getattr(base, many)))
+    options = msgspec.structs.replace(base, **values)
+    for name in ("bind", "app_address", "admin_address"):
+        address = getattr(options, name)
+        if address is not None and not _is_ip(address):
+            raise UsageError(f"--{name.replace('_', '-')} {address}: is not an IP address")
+    if options.sds_socket is not None and not _is_text(options.sds_socket):
+        raise UsageError("--sds-socket: an empty path, or one that is not text")
+    return options
 
 
-def _options_file(path: str) -> dict[str, Any]:
+def _options_file(path: str) -> Options:
     from ..readers.text import documents, read_bytes
 
     content = read_bytes(Path(path))
@@ -174,28 +197,67 @@ def _options_file(path: str) -> dict[str, Any]:
     value = found[0].value if found else {}
     if not isinstance(value, dict):
         raise UsageError(f"--options {path}: expected a mapping of options")
-    return {key.replace("-", "_"): item for key, item in value.items()}
+    values = {str(key).replace("-", "_"): _ports_of_mapping(item) for key, item in value.items()}
+    try:
+        return msgspec.convert(values, Options)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"--options {path}: {error}") from None
+
+
+def _ports_of_mapping(item: Any) -> Any:
+    """`{8080: 18080}` (or `{"8080": 18080}`, as JSON has it) for `[[8080, 18080]]`."""
+    if not isinstance(item, dict):
+        return item
+    return [[int(k) if isinstance(k, str) and _PORT.fullmatch(k) else k, v] for k, v in item.items()]
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text  # a zone is for the machine it was written on
+
+
+def _is_text(text: str) -> bool:
+    """Whether Envoy can be told: arguments that are no UTF-8 hold surrogates."""
+    return bool(text) and "\0" not in text and not re.search("[\ud800-\udfff]", text)
 
 
 def _port(text: str, flag: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+    if not _PORT.fullmatch(text) or not 0 < int(text) < 65536:
         raise UsageError(f"{flag} {text}: a port is a number from 1 to 65535")
     return int(text)
 
 
-def _add_port(values: dict[str, Any], text: str, flag: str, one: str | None, many: str) -> None:
-    left, equals, right = text.rpartition("=")
-    if equals:
-        pairs = dict(values.get(many, ()))
-        pairs[_port(left, flag)] = _port(right, flag)
-        values[many] = sorted(pairs.items())
-    elif one is None:
-        raise UsageError(f"{flag} {text}: expected SERVICE_PORT=PORT")
-    else:
-        values[one] = _port(right, flag)
+def _add_ports(
+    values: dict[str, Any],
+    arguments: argparse.Namespace,
+    one: str | None,
+    many: str,
+    pairs: dict[int, int],
+) -> None:
+    """A repeatable flag whose value is `PORT` (for the option `one`) or `LISTENER=PORT` (for `many`)."""
+    dest = one or many
+    flag = f"--{dest.replace('_', '-')}"
+    for text in getattr(arguments, dest) or ():
+        left, equals, right = text.rpartition("=")
+        if equals:
+            pairs[_port(left, flag)] = _port(right, flag)
+            values[many] = tuple(sorted(pairs.items()))
+        elif one is None:
+            raise UsageError(f"{flag} {text}: expected SERVICE_PORT=PORT")
+        else:
+            values[one] = _port(right, flag)
 
 
 # --- outcomes -----------------------------------------------------------------------------------------
+
+
+def write_text(text: str) -> None:
+    """To stdout, in UTF-8 whatever the locale: it is read by Envoy."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
 
 
 def add_strictness(parser: argparse.ArgumentParser, *, keep_going: bool = True) -> None:
@@ -207,7 +269,9 @@ def add_strictness(parser: argparse.ArgumentParser, *, keep_going: bool = True) 
 def report(problems: Sequence[Problem]) -> None:
     """Every problem on a line of stderr, each once."""
     for problem in dict.fromkeys(problems):
-        print(problem, file=sys.stderr)
+        # Texts from specs stand in it, and must neither break the line nor steer a terminal.
+        line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(problem))
+        print(line, file=sys.stderr)
 
 
 def refuses(problems: Sequence[Problem], arguments: argparse.Namespace) -> bool:

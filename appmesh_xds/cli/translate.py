@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from .. import render
 from ..errors import Problem
+from ..folders import File, file_name, publish
 from ..resource import TYPE_NAMES
 from ..snapshot import Snapshot, translate
 from .common import (
@@ -22,8 +22,8 @@ from .common import (
     refuses,
     report,
     status_of,
+    write_text,
 )
-from .output import file_name, write_files
 
 
 def add_parser(commands: Any) -> None:
@@ -53,11 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
     if refuses(problems, arguments):
         return 1
     if arguments.out is not None:
-        write_files(Path(arguments.out), files_of(snapshots, arguments.format))
+        folders = [file_name(mesh.name)] if arguments.proxy is None else map(folder_of, snapshots)
+        below = tuple(f"{folder}/" for folder in folders)
+        publish(
+            Path(arguments.out),
+            files_of(snapshots, arguments.format),
+            writer="translate",
+            # What other meshes left there stays, and with --proxy that of other proxies too.
+            replaces=lambda path: path.startswith(below),
+        )
     elif arguments.format == "json":
-        sys.stdout.write(render.to_json({name_of(one): one.to_dict() for one in snapshots}))
+        write_text(render.to_json({name_of(one): one.to_dict() for one in snapshots}))
     else:
-        sys.stdout.write("---\n".join(f"# {name_of(one)}\n{one.to_yaml()}" for one in snapshots))
+        write_text("---\n".join(f"# {name_of(one)}\n{one.to_yaml()}" for one in snapshots))
     return status_of(problems, arguments)
 
 
@@ -66,15 +74,19 @@ def name_of(snapshot: Snapshot) -> str:
     return "".join(char if char.isprintable() else "?" for char in snapshot.node_id)
 
 
-def files_of(snapshots: list[Snapshot], style: str) -> dict[str, str | bytes]:
+def folder_of(snapshot: Snapshot) -> str:
+    """Where a proxy's files go: `<mesh>/<kind>/<name>`."""
+    kind, _, name = snapshot.proxy.partition("/")
+    return f"{file_name(snapshot.mesh)}/{kind}/{file_name(name)}"
+
+
+def files_of(snapshots: list[Snapshot], style: str) -> dict[str, File]:
     """One file for each type of each proxy."""
-    files: dict[str, str | bytes] = {}
+    files: dict[str, File] = {}
     for snapshot in snapshots:
-        kind, _, name = snapshot.proxy.partition("/")
-        folder = f"{file_name(snapshot.mesh)}/{kind}/{file_name(name)}"
         data = snapshot.to_dict()
         for type_name in TYPE_NAMES:
             part: dict[str, Any] = {type_name: data[type_name]}
             text = render.to_json(part) if style == "json" else render.to_yaml(part)
-            files[f"{folder}/{type_name}.{style}"] = text
+            files[f"{folder_of(snapshot)}/{type_name}.{style}"] = File(text.encode())
     return files
