@@ -203,13 +203,15 @@ _FIELDS: dict[_Field, SearchStrategy[Any]] = {
 
 
 def _listener(one: Any) -> Any:
-    """The parts that depend on the protocol are those of the listener's protocol."""
+    """It speaks the protocol of its connection pool, or else of its timeout; the rest follows."""
     port, protocol = one.port_mapping.port, one.port_mapping.protocol
-    changes: dict[str, Any] = {}
-    for name in ("connection_pool", "timeout"):
-        part = getattr(one, name, None)
-        if part is not None and getattr(part, protocol) is None:
-            changes[name] = None
+    parts = {name: getattr(one, name, None) for name in ("timeout", "connection_pool")}
+    for part in parts.values():
+        if part is not None:
+            protocol = next(name for name in part.__struct_fields__ if getattr(part, name) is not None)
+    changes: dict[str, Any] = {"port_mapping": replace(one.port_mapping, protocol=protocol)}
+    if parts["timeout"] is not None and getattr(parts["timeout"], protocol) is None:
+        changes["timeout"] = None
     check = one.health_check
     if check is not None:
         answers = check.protocol != "grpc" or protocol in ("http2", "grpc")

@@ -11,13 +11,16 @@ Each counter-example becomes a test of its own in `test_regressions.py`.
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from msgspec import inspect
 from oracle import Oracle
 from strategies import meshes, options
 
-from appmesh_xds import proto
+from appmesh_xds import proto, spec
 from appmesh_xds.mesh import Mesh
 from appmesh_xds.options import Options
 from appmesh_xds.resource import Resource
@@ -30,6 +33,45 @@ class Tally:
     """How much of what was generated said something."""
 
     meshes = snapshots = faulty = 0
+    #: (struct, member) pairs that were set in a mesh of which Envoy judged a proxy.
+    fields: ClassVar[set[tuple[str, str]]] = set()
+
+
+def _note_fields(struct: msgspec.Struct) -> None:
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if value is not None:
+            Tally.fields.add((type(struct).__name__, name))
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, msgspec.Struct):
+                _note_fields(one)
+
+
+def _all_fields() -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    waiting: list[type[msgspec.Struct]] = list(spec.DATA_TYPES)
+    while waiting:
+        cls = waiting.pop()
+        for field in msgspec.structs.fields(cls):
+            if (cls.__name__, field.name) not in found:
+                found.add((cls.__name__, field.name))
+                waiting.extend(_structs_in(inspect.type_info(field.type)))
+    return found
+
+
+def _structs_in(kind: inspect.Type) -> list[type[msgspec.Struct]]:
+    match kind:
+        case inspect.StructType():
+            return [kind.cls]
+        case inspect.UnionType():
+            return [cls for one in kind.types for cls in _structs_in(one)]
+        case inspect.VarTupleType():
+            return _structs_in(kind.item_type)
+    return []
+
+
+#: Names the owner of a shared mesh, which no resource of Envoy's holds.
+_NOT_GENERATED = {(cls.__name__, "mesh_owner") for cls in spec.DATA_TYPES}
 
 
 @settings(
@@ -44,6 +86,7 @@ class Tally:
 @given(mesh=meshes(), options=options)
 def accepts(oracle: Oracle, mesh: Mesh, options: Options) -> None:
     Tally.meshes += 1
+    judged = oracle.judged
     for proxy in mesh.proxies():
         snapshot = translate(mesh, proxy, options)
         Tally.snapshots += 1
@@ -54,12 +97,16 @@ def accepts(oracle: Oracle, mesh: Mesh, options: Options) -> None:
         if not verdict:
             told = "\n".join(repr(resource) for resource in mesh.resources())
             raise AssertionError(f"{proxy}: {verdict}\n{told}")
+    if oracle.judged > judged:
+        for resource in mesh.resources():
+            _note_fields(resource)
 
 
 def test_envoy_accepts_what_is_translated_without_an_error(oracle: Oracle) -> None:
     accepts(oracle)
     assert Tally.meshes >= DEPTH
     assert Tally.faulty < 0.3 * Tally.snapshots, "too many meshes are in error to say much"
+    assert _all_fields() - _NOT_GENERATED == Tally.fields, "every field has its part"
 
 
 # --- the oracle itself ------------------------------------------------------------------------------
