@@ -81,7 +81,7 @@ def _policy(client: int, backend: int, sharing: Sharing) -> dict[str, Any]:
 
 def backends_of(index: int, nodes: int, backends: int) -> list[int]:
     """Which services a node calls: spread over the mesh, so that each is called by about B nodes."""
-    return [(index * 7 + step * 13 + 1) % nodes for step in range(min(backends, nodes))]
+    return [(index * 7 + step * 3 + 1) % nodes for step in range(min(backends, nodes))]
 
 
 def node_request(
