@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import SpecErrors, TranslationErrors, UsageError
 from . import bootstrap, check, dev_certs, translate
-from .common import report
+from .outcome import report
 
 __all__ = ["main"]
 

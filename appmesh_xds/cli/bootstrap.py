@@ -11,18 +11,9 @@ from .. import render
 from ..bootstrap import XdsServer, ads_bootstrap, static_bootstrap
 from ..errors import UsageError
 from ..folders import File, publish
-from .common import (
-    add_options,
-    add_reading,
-    add_strictness,
-    command,
-    options_of,
-    read_mesh,
-    refuses,
-    report,
-    status_of,
-    write_text,
-)
+from .outcome import add_strictness, command, refuses, report, status_of, write_text
+from .reading import add_reading, read_mesh
+from .rendering import add_options, options_of
 
 _NAME: Final = "envoy.yaml"
 

@@ -8,18 +8,9 @@ from typing import Any
 
 from ..lint import check
 from ..readers import Reading
-from .common import (
-    add_options,
-    add_reading,
-    add_strictness,
-    chosen,
-    command,
-    mesh_of,
-    options_of,
-    read_paths,
-    report,
-    status_of,
-)
+from .outcome import add_strictness, command, report, status_of
+from .reading import add_reading, chosen, mesh_of, read_paths
+from .rendering import add_options, options_of
 
 
 def add_parser(commands: Any) -> None:
@@ -49,10 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     reading = read_paths(arguments)
     if arguments.verbose:
         _tell(reading)
-    mesh = mesh_of(reading, arguments)
+    mesh, problems_read = mesh_of(reading, arguments)
     proxies = chosen(mesh, arguments.proxy) if arguments.proxy else None
     found = check(mesh, options, proxies=proxies, envoy=arguments.envoy, real_files=arguments.real_files)
-    problems = [*reading.problems, *found.problems]
+    problems = [*problems_read, *found.problems]
     report(problems)
     count = len(proxies if proxies is not None else mesh.proxies())
     warnings = sum(problem.severity == "warning" for problem in problems)

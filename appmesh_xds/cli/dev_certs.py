@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..certs import dev_certs
-from .common import command
+from .outcome import command
 
 
 def add_parser(commands: Any) -> None:

@@ -11,19 +11,9 @@ from ..errors import Problem
 from ..folders import File, file_name, publish
 from ..resource import TYPE_NAMES
 from ..snapshot import Snapshot, translate
-from .common import (
-    add_options,
-    add_reading,
-    add_strictness,
-    chosen,
-    command,
-    options_of,
-    read_mesh,
-    refuses,
-    report,
-    status_of,
-    write_text,
-)
+from .outcome import add_strictness, command, refuses, report, status_of, write_text
+from .reading import add_reading, chosen, read_mesh
+from .rendering import add_options, options_of
 
 
 def add_parser(commands: Any) -> None:

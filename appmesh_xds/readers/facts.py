@@ -12,10 +12,12 @@ endpoints:
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -26,6 +28,11 @@ from .text import Document, documents, member, read_bytes
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
+
+
+#: The label of a PEM block; keys have more words before (`RSA PRIVATE KEY`).
+_CERTIFICATE: Final = "CERTIFICATE"
+_PRIVATE_KEY: Final = "PRIVATE KEY"
 
 
 class _Instance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +46,8 @@ class _Instance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a facts file says; `apply` puts it into a mesh."""
 
+    file: str
+
     certificates: Mapping[str, Certificate]
     authorities: Mapping[str, Authority]
     endpoints: Mapping[str, tuple[Endpoint, ...]]
@@ -49,11 +58,25 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             certificates=self.certificates, authorities=self.authorities, endpoints=self.endpoints
         )
 
+    def strangers(self, mesh: Mesh) -> tuple[Problem, ...]:
+        """A warning for every virtual node with endpoints that the mesh does not have."""
+        return tuple(
+            Problem(
+                file=self.file,
+                path=member("$.endpoints", name),
+                message=f"mesh {mesh.name} has no virtual node of this name",
+                severity="warning",
+            )
+            for name in sorted(self.endpoints)
+            if name not in mesh.virtual_nodes
+        )
+
 
 def load_facts(path: str | os.PathLike[str]) -> Facts:
     """Reads a facts file. Files named under `pem` are read too, relative to the facts file.
 
-    Raises `SpecErrors` with every problem.
+    The content of those may be a private key and is never part of a problem. Raises `SpecErrors` with every
+    problem.
     """
     file = Path(path)
     content = read_bytes(file)
@@ -84,6 +107,7 @@ class _Reader:
             if key not in known:
                 self._problem(member("$", key), f"unknown; known are {', '.join(known)}")
         facts = Facts(
+            file=self.document.file,
             certificates=self._table(value, "certificates", self._certificate),
             authorities=self._table(value, "authorities", self._authority),
             endpoints=self._table(value, "endpoints", self._endpoints),
@@ -98,7 +122,7 @@ class _Reader:
             Problem(file=self.document.file, line=line, column=column, path=path, message=message, hint=hint)
         )
 
-    def _table(self, value: dict[str, Any], key: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
+    def _table(self, value: dict[Any, Any], key: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
         table = value.get(key)
         path = member("$", key)
         if table is None:
@@ -106,7 +130,7 @@ class _Reader:
         if not isinstance(table, dict):
             self._problem(path, "expected a mapping")
             return {}
-        made = {name: read(item, member(path, name)) for name, item in table.items()}
+        made = {str(name): read(item, member(path, name)) for name, item in table.items()}
         return {name: item for name, item in made.items() if item is not None}
 
     def _convert(self, value: Any, kind: Any, path: str) -> Any:
@@ -120,8 +144,9 @@ class _Reader:
             files = self._convert(value["pem"], FileCertificate, f"{path}.pem")
             if files is None:
                 return None
-            chain = self._content(files.certificate_chain, f"{path}.pem.certificateChain")
-            key = self._content(files.private_key, f"{path}.pem.privateKey")
+            self._alone(value, path)
+            chain = self._content(files.certificate_chain, _CERTIFICATE, f"{path}.pem.certificateChain")
+            key = self._content(files.private_key, _PRIVATE_KEY, f"{path}.pem.privateKey")
             return Pem(certificate_chain=chain, private_key=key) if chain and key else None
         kind = SdsSecret if isinstance(value, dict) and "secretName" in value else FileCertificate
         made: Certificate | None = self._convert(value, kind, path)
@@ -130,7 +155,10 @@ class _Reader:
     def _authority(self, value: Any, path: str) -> Authority | None:
         if isinstance(value, dict) and "pem" in value:
             file = self._convert(value["pem"], FileTrust, f"{path}.pem")
-            chain = file and self._content(file.certificate_chain, f"{path}.pem.certificateChain")
+            if file is None:
+                return None
+            self._alone(value, path)
+            chain = self._content(file.certificate_chain, _CERTIFICATE, f"{path}.pem.certificateChain")
             return PemTrust(certificate_chain=chain) if chain else None
         kind = SdsSecret if isinstance(value, dict) and "secretName" in value else FileTrust
         made: Authority | None = self._convert(value, kind, path)
@@ -140,31 +168,50 @@ class _Reader:
         if not isinstance(value, list):
             self._problem(path, "expected a list of endpoints", "[{address: 10.0.0.1}]")
             return None
-        made = []
-        for index, item in enumerate(value):
-            at = f"{path}[{index}]"
-            attributes: tuple[tuple[str, str], ...] = ()
-            if isinstance(item, dict) and isinstance(item.get("attributes"), dict):
-                attributes = tuple(sorted((key, str(inner)) for key, inner in item["attributes"].items()))
-                item = {key: inner for key, inner in item.items() if key != "attributes"}
-            elif isinstance(item, dict) and "attributes" in item:
-                self._problem(f"{at}.attributes", "expected a mapping")
-                continue
-            endpoint = self._convert(item, _Instance, at)
-            if endpoint is not None:
-                made.append(
-                    Endpoint(
-                        address=endpoint.address,
-                        port=endpoint.port,
-                        health=endpoint.health,
-                        attributes=attributes,
-                    )
-                )
-        return tuple(made)
+        made = [self._endpoint(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return tuple(endpoint for endpoint in made if endpoint is not None)
 
-    def _content(self, name: str, path: str) -> bytes | None:
-        content = read_bytes(self.folder / name)
+    def _endpoint(self, value: Any, path: str) -> Endpoint | None:
+        attributes: tuple[tuple[str, str], ...] = ()
+        if isinstance(value, dict) and "attributes" in value:
+            attributes = self._attributes(value["attributes"], f"{path}.attributes")
+            value = {key: inner for key, inner in value.items() if key != "attributes"}
+        instance = self._convert(value, _Instance, path)
+        if instance is None:
+            return None
+        try:
+            ipaddress.ip_address(instance.address)
+        except ValueError:
+            self._problem(f"{path}.address", f"{instance.address[:100]!r} is not an IP address")
+            return None
+        return Endpoint(
+            address=instance.address, port=instance.port, health=instance.health, attributes=attributes
+        )
+
+    def _attributes(self, value: Any, path: str) -> tuple[tuple[str, str], ...]:
+        if not isinstance(value, dict):
+            self._problem(path, "expected a mapping of attributes", "{version: v1}")
+            return ()
+        for key, inner in value.items():
+            if not isinstance(inner, str):
+                self._problem(member(path, key), "expected a string", "write it in quotes")
+        return tuple(sorted((str(key), str(inner)) for key, inner in value.items()))
+
+    def _alone(self, value: dict[str, Any], path: str) -> None:
+        for key in value:
+            if key != "pem":
+                self._problem(member(path, key), "does not go with `pem`", "give one of the two")
+
+    def _content(self, name: str, kind: str, path: str) -> bytes | None:
+        """The content of a PEM file. What it holds is never part of a message."""
+        nul = "\0" in name  # Python refuses to open such a one
+        content = (
+            Problem(message="cannot be read: NUL in its name") if nul else read_bytes(self.folder / name)
+        )
         if isinstance(content, Problem):
-            self._problem(path, f"{content.file} {content.message}")
+            self._problem(path, f"{self.folder / name} {content.message}")
+            return None
+        if not re.search(rf"-----BEGIN [A-Z ]*{kind}-----".encode(), content):
+            self._problem(path, f"{self.folder / name} holds no PEM {kind.lower()}")
             return None
         return content

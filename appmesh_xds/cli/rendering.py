@@ -1,127 +1,19 @@
-"""Options that several commands have, and what they mean."""
+"""The flags of `Options`, and the file that holds them."""
 
 from __future__ import annotations
 
 import argparse
 import ipaddress
 import re
-import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from ..errors import Problem, SpecErrors, UsageError, errors_in
-from ..mesh import Mesh
+from ..errors import Problem, UsageError
 from ..options import Options
-from ..readers import Reading, read
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
-_EXAMPLES = argparse.RawDescriptionHelpFormatter
-
-
-def command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
-    """A subcommand with its summary and an example."""
-    result: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example:\n  {example}",
-        formatter_class=_EXAMPLES,
-        allow_abbrev=False,
-    )
-    return result
-
-
-# --- reading ------------------------------------------------------------------------------------------
-
-
-def add_reading(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """Paths and what is said about them from outside."""
-    parser.add_argument(
-        "paths",
-        metavar="PATH",
-        nargs="*" if optional else "+",
-        help="file or folder with specs; KIND/NAME=PATH for a spec that does not say what it is",
-    )
-    group = parser.add_argument_group("reading")
-    group.add_argument("--mesh", metavar="NAME", help="the mesh to take; also of specs that name none")
-    group.add_argument("--facts", metavar="FILE", help="YAML with certificates, authorities and endpoints")
-    group.add_argument(
-        "--parameter", metavar="KEY=VALUE", action="append", default=[], help="CloudFormation parameter"
-    )
-    group.add_argument(
-        "--import",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        dest="imports",
-        help="CloudFormation export of another stack",
-    )
-    group.add_argument(
-        "--external",
-        metavar="LOGICAL.ATTR=VALUE",
-        action="append",
-        default=[],
-        help="attribute of a resource that is not App Mesh's",
-    )
-
-
-def read_paths(arguments: argparse.Namespace) -> Reading:
-    return read(
-        *arguments.paths,
-        mesh=arguments.mesh,
-        parameters=_pairs(arguments.parameter, "--parameter"),
-        imports=_pairs(arguments.imports, "--import"),
-        externals=_pairs(arguments.external, "--external"),
-    )
-
-
-def read_mesh(arguments: argparse.Namespace) -> tuple[Mesh, tuple[Problem, ...]]:
-    """The mesh with its facts, and the readers' problems, which are warnings unless --keep-going is given.
-
-    Raises SpecErrors.
-    """
-    reading = read_paths(arguments)
-    return mesh_of(reading, arguments), reading.problems
-
-
-def mesh_of(reading: Reading, arguments: argparse.Namespace) -> Mesh:
-    """The mesh that was asked for, with its facts. Raises SpecErrors, with the problems of both."""
-    problems = list(reading.problems)
-    facts = None
-    if arguments.facts is not None:
-        from ..readers.facts import load_facts
-
-        try:
-            facts = load_facts(arguments.facts)
-        except SpecErrors as error:
-            problems.extend(error.problems)
-    if getattr(arguments, "keep_going", False) and reading.resources:
-        reading = msgspec.structs.replace(reading, problems=())
-    try:
-        mesh = reading.mesh(arguments.mesh)
-    except SpecErrors as error:
-        raise SpecErrors(dict.fromkeys([*error.problems, *problems])) from None
-    if arguments.facts is None:
-        return mesh
-    if facts is None:
-        raise SpecErrors(problems)
-    return facts.apply(mesh)
-
-
-def _pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
-    found = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{flag} {text}: expected KEY=VALUE")
-        found[key] = value
-    return found
-
-
-# --- options ------------------------------------------------------------------------------------------
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -249,46 +141,3 @@ def _add_ports(
             raise UsageError(f"{flag} {text}: expected SERVICE_PORT=PORT")
         else:
             values[one] = _port(right, flag)
-
-
-# --- outcomes -----------------------------------------------------------------------------------------
-
-
-def write_text(text: str) -> None:
-    """To stdout, in UTF-8 whatever the locale: it is read by Envoy."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
-
-
-def add_strictness(parser: argparse.ArgumentParser, *, keep_going: bool = True) -> None:
-    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
-    if keep_going:
-        parser.add_argument("--keep-going", action="store_true", help="write what can be written")
-
-
-def report(problems: Sequence[Problem]) -> None:
-    """Every problem on a line of stderr, each once."""
-    for problem in dict.fromkeys(problems):
-        # Texts from specs stand in it, and must neither break the line nor steer a terminal.
-        line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(problem))
-        print(line, file=sys.stderr)
-
-
-def refuses(problems: Sequence[Problem], arguments: argparse.Namespace) -> bool:
-    """Whether these problems mean that nothing is written."""
-    if getattr(arguments, "keep_going", False):
-        return False
-    return bool(problems if arguments.strict else errors_in(problems))
-
-
-def status_of(problems: Sequence[Problem], arguments: argparse.Namespace) -> int:
-    return 1 if (problems if arguments.strict else errors_in(problems)) else 0
-
-
-def chosen(mesh: Mesh, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The proxies asked for, or all. Raises UsageError for one that is not there, SpecErrors for none."""
-    if wanted:
-        return tuple(dict.fromkeys(f"{data.kind}/{data.name}" for data in map(mesh.proxy, wanted)))
-    if not mesh.proxies():
-        raise SpecErrors([Problem(message=f"mesh {mesh.name} has no virtual node and no virtual gateway")])
-    return mesh.proxies()

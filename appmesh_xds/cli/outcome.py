@@ -1,0 +1,54 @@
+"""How a command looks to its user: help, problems, output, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import Problem, errors_in
+
+
+def command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    """A subcommand with its summary and an example."""
+    result: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return result
+
+
+def write_text(text: str) -> None:
+    """To stdout, in UTF-8 whatever the locale: it is read by Envoy."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+
+
+def add_strictness(parser: argparse.ArgumentParser, *, keep_going: bool = True) -> None:
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
+    if keep_going:
+        parser.add_argument("--keep-going", action="store_true", help="write what can be written")
+
+
+def report(problems: Sequence[Problem]) -> None:
+    """Every problem on a line of stderr, each once."""
+    for problem in dict.fromkeys(problems):
+        # Texts from specs stand in it, and must neither break the line nor steer a terminal.
+        line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(problem))
+        print(line, file=sys.stderr)
+
+
+def refuses(problems: Sequence[Problem], arguments: argparse.Namespace) -> bool:
+    """Whether these problems mean that nothing is written."""
+    if getattr(arguments, "keep_going", False):
+        return False
+    return bool(problems if arguments.strict else errors_in(problems))
+
+
+def status_of(problems: Sequence[Problem], arguments: argparse.Namespace) -> int:
+    return 1 if (problems if arguments.strict else errors_in(problems)) else 0
