@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import meshes, options
+from told import told
 
 from appmesh_xds import proto
 from appmesh_xds.mesh import Mesh
@@ -24,7 +25,7 @@ from appmesh_xds.resource import TYPE_URLS, content_version
 from appmesh_xds.snapshot import Snapshot, translate
 
 _quick = settings(
-    max_examples=60,
+    max_examples=50,
     deadline=None,
     database=None,
     derandomize=True,
@@ -143,25 +144,11 @@ def test_names_are_unique_and_versions_are_of_the_content(mesh: Mesh, options: O
 # --- determinism ----------------------------------------------------------------------------------------
 
 
-def _told(mesh: Mesh, options: Options) -> list[tuple[object, ...]]:
-    """Everything that a translation says, as plain values."""
-    return [
-        (
-            proxy,
-            [(url, one.name, one.value, one.origin) for url in TYPE_URLS for one in snapshot.resources(url)],
-            [str(problem) for problem in snapshot.problems],
-            snapshot.to_yaml(),
-        )
-        for proxy in mesh.proxies()
-        for snapshot in (translate(mesh, proxy, options),)
-    ]
-
-
 @_quick
 @given(mesh=meshes(), options=options, seed=st.integers(0, 2**32))
 def test_the_order_of_resources_and_facts_does_not_matter(mesh: Mesh, options: Options, seed: int) -> None:
     shuffled = random.Random(seed)
-    assert _told(_rebuilt(mesh, shuffled), options) == _told(mesh, options)
+    assert told(_rebuilt(mesh, shuffled), options) == told(mesh, options)
 
 
 def _rebuilt(mesh: Mesh, shuffled: random.Random) -> Mesh:
@@ -183,16 +170,6 @@ def _rebuilt(mesh: Mesh, shuffled: random.Random) -> Mesh:
     )
 
 
-_ELSEWHERE = """
-import pickle, sys
-from test_properties import _told
-from appmesh_xds.mesh import Mesh
-given = pickle.load(sys.stdin.buffer)
-told = [_told(Mesh.of(*resources).replace(**facts), options) for resources, facts, options in given]
-sys.stdout.buffer.write(pickle.dumps(told))
-"""
-
-
 def test_another_process_translates_the_same() -> None:
     cases: list[tuple[Mesh, Options]] = []
 
@@ -210,15 +187,14 @@ def test_another_process_translates_the_same() -> None:
         )
         for mesh, options in cases
     ]
-    here = [_told(mesh, options) for mesh, options in cases]
-    tests = Path(__file__).parent
+    here = [told(mesh, options) for mesh, options in cases]
+    program = Path(__file__).with_name("told.py")
     for seed in ("1", "2"):
-        path = os.pathsep.join([str(tests), str(tests.parent)])
         done = subprocess.run(
-            [sys.executable, "-c", _ELSEWHERE],
+            [sys.executable, str(program)],
             input=pickle.dumps(given_),
             capture_output=True,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(program.parents[1])},
             timeout=120,
             check=False,
         )
