@@ -16,6 +16,7 @@ import msgspec
 
 from .. import spec
 from ..errors import Problem, Severity
+from ..spec._wording import quote
 from ..spec.checks import check
 from ..spec.convert import convert
 from .found import Context, Found
@@ -52,6 +53,15 @@ _LISTS: Final = frozenset(
         "gatewayRoutes",
     }
 )
+#: Members of the specs, by kind.
+_SPEC_FIELDS: Final = tuple(
+    frozenset(member.encode_name for member in msgspec.structs.fields(field.type))
+    for data in spec.DATA_TYPES
+    for field in msgspec.structs.fields(data)
+    if field.name == "spec"
+)
+#: Those that nobody else's file is made of: one of them there, and no others, is a spec without its envelope.
+_TELLING: Final = frozenset().union(*_SPEC_FIELDS) - {"logging", "priority", "provider"}
 #: Members beside the names and the spec that say nothing to a proxy.
 _REQUEST_ONLY: Final = frozenset({"clientToken", "tags"})
 _RESPONSE_ONLY: Final = frozenset({"metadata", "status"})
@@ -70,11 +80,15 @@ def recognise(value: Any) -> bool:
         return any(recognise(item) for item in value)
     if not isinstance(value, dict):
         return False
-    if any(name in value for name, _ in _NAMES) or set(value) == {"spec"}:
+    if any(name in value for name, _ in _NAMES) or set(value) == {"spec"} or _is_bare_spec(value):
         return True
     return any(kind in value and isinstance(value[kind], dict) for kind in _MEMBERS if kind != "mesh") or (
         bool(_LISTS & set(value)) or (isinstance(value.get("mesh"), dict) and "meshName" in value["mesh"])
     )
+
+
+def _is_bare_spec(value: Mapping[str, Any]) -> bool:
+    return not _TELLING.isdisjoint(value) and any(fields.issuperset(value) for fields in _SPEC_FIELDS)
 
 
 def read(document: Document, context: Context) -> Iterator[Found | Problem]:
@@ -177,9 +191,10 @@ def _resource(
 
 
 def _key(kind: str, names: Mapping[str, str]) -> str:
-    members = [names[name] for name in _MEMBERS[kind]]
+    """The resource's key, of names that may not be valid yet: what is too long is cut."""
+    members = [names[name][:_NAME_LENGTH] for name in _MEMBERS[kind]]
     if kind == "mesh":
-        return f"mesh/{names['meshName']}"
+        return f"mesh/{names['meshName'][:_NAME_LENGTH]}"
     if kind in ("route", "gatewayRoute"):
         parent = "virtualRouter" if kind == "route" else "virtualGateway"
         return f"{parent}/{members[0]}/{kind}/{members[1]}"
@@ -187,7 +202,8 @@ def _key(kind: str, names: Mapping[str, str]) -> str:
 
 
 def _names(value: Mapping[str, Any], kind: str, place: _Place, context: Context) -> dict[str, str] | Problem:
-    """The resource's names. What the body says wins, and must not differ from what was given."""
+    """The resource's names: from the body, or from outside. They must not differ, except for the mesh: a name
+    given for that is for resources that state none, and picks one of several."""
     outside: dict[str, str] = {}
     wanted = _MEMBERS[kind]
     if context.name is not None:
@@ -207,6 +223,9 @@ def _names(value: Mapping[str, Any], kind: str, place: _Place, context: Context)
         inside = value.get(name)
         # A spec alone may have members of these names only by mistake; only texts are names.
         if isinstance(inside, str):
+            if name != "meshName" and outside.get(name, inside) != inside:
+                text = f"the {name} is {quote(inside)} here and {quote(outside[name])} from outside"
+                return _problem(place._replace(path=member(place.path, name)), text, "give one of the two")
             names[name] = inside
         elif name in value and inside is not None:
             return _problem(place._replace(path=member(place.path, name)), "expected a text")

@@ -59,8 +59,11 @@ class Found:
             path = self.spec_path + self.translate(path[len("$.spec") :])
         else:
             path = self.place + path[1:]
-        mark = self.document.locate(path)
         changes: dict[str, Any] = {"file": self.document.file}
+        mark = self.document.locate(path)
         if mark is not None:
             changes.update(line=mark.line, column=mark.column)
+        note = self.document.note(path)
+        if note is not None and problem.message.startswith(note.expected):
+            changes["hint"] = note.hint
         return msgspec.structs.replace(problem, **changes)
