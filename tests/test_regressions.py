@@ -10,7 +10,7 @@ from oracle import Oracle
 
 from appmesh_xds import proto
 from appmesh_xds.certs import certificate_authority, issue_certificate
-from appmesh_xds.errors import UsageError
+from appmesh_xds.errors import SpecErrors, UsageError
 from appmesh_xds.facts import PemTrust
 from appmesh_xds.options import Options
 from appmesh_xds.resource import TYPE_URLS
@@ -82,6 +82,14 @@ def test_a_proxy_may_show_a_certificate_and_trust_the_authority_of_the_same_arn(
     trusted = context.common_tls_context.combined_validation_context.validation_context_sds_secret_config
     assert trusted.name == f"trust:{arn}"
     assert oracle.accepts(snapshot)
+
+
+@pytest.mark.parametrize("text", ["%COALESCE(X)%", "%CEL(1 +)%"])
+def test_log_formats_whose_inside_only_envoy_can_read_are_refused(text: str) -> None:
+    """They passed with a warning, and Envoy refused the listener."""
+    logging = {"accessLog": {"file": {"path": "/dev/stdout", "format": {"text": text}}}}
+    with pytest.raises(SpecErrors, match="cannot be checked"):
+        mesh(node("one", http(8080), logging=logging))
 
 
 def test_the_second_hop_of_a_gateway_without_routes_comes_from_the_gateway() -> None:

@@ -336,7 +336,7 @@ ROWS: list[tuple[spec.Data, str, str, str]] = [
      "error", f"{FORMAT}.json[1].value", "takes no parameter"),
     (node(logging=logging(json=[{"key": "a", "value": "b"}, {"key": "a", "value": "c"}])),
      "warning", f"{FORMAT}.json[1].key", "the same key as json[0]"),
-    (node(logging=logging(text="%CEL(request.path)%")), "warning", f"{FORMAT}.text", "is not checked here"),
+    (node(logging=logging(text="%CEL(request.path)%")), "error", f"{FORMAT}.text", "cannot be checked"),
     (node(logging=logging(text="%SPAN_ID%")), "warning", f"{FORMAT}.text", "1.36 does not know `%SPAN_ID%`"),
     (node(logging=logging(text="%REQUESTED_SERVER_NAME(SNI_ONLY)%")),
      "warning", f"{FORMAT}.text", "does not know `%REQUESTED_SERVER_NAME(…)%`"),

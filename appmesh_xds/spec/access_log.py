@@ -284,7 +284,9 @@ def _operator(name: str, parameter: str, length: str | None, at: str) -> Iterato
 
 def _doubtful(name: str, parameter: str, at: str) -> Iterator[Finding]:
     if name in ("CEL", "COALESCE"):
-        yield warning(at, f"the expression in `%{name}(…)%` is not checked here", "let Envoy check it")
+        # Envoy refuses the whole listener when the expression is wrong, and only it can tell.
+        hint = "use other operators; App Mesh's Envoy had none of this name"
+        yield error(at, f"the expression in `%{name}(…)%` cannot be checked", hint)
     # These took no parameter in 1.36.
     grown = name == "REQUESTED_SERVER_NAME" or name.endswith("_ADDRESS_WITHOUT_PORT")
     if name in RECENT or (grown and parameter):
