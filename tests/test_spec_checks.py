@@ -533,7 +533,9 @@ ODD_FORMATS = (
 
 
 def test_envoy_takes_the_formats_that_pass() -> None:
-    formats = [text for name in sorted(access_log.OPERATORS) for text in forms(name)] + list(ODD_FORMATS)
+    # What stands inside these two only Envoy can judge, so they never pass.
+    operators = sorted(access_log.OPERATORS - {"CEL", "COALESCE"})
+    formats = [text for name in operators for text in forms(name)] + list(ODD_FORMATS)
     assert [text for text in formats if "error" in format_problems(text)] == []
     # What older Envoys do not know has a warning; all of them must take the rest.
     sure = [text for text in formats if not format_problems(text)]
