@@ -56,6 +56,9 @@ def read_yaml(text: str) -> list[tuple[Any, Callable[[], Places]]]:
     except yaml.reader.ReaderError as error:
         before = text.encode()[: error.position].decode("utf-8", "ignore")
         raise Refused(f"is not valid YAML: {error.reason}", mark_at(text, len(before))) from None
+    except Refused:
+        places()  # comes to the same end, with the path
+        raise
     return [(value, places_of(index)) for index, value in enumerate(values)]
 
 
@@ -76,13 +79,14 @@ def _syntax_error(error: Any, text: str) -> Refused:
 class _Frame:
     """A collection under construction."""
 
-    __slots__ = ("anchor", "items", "key", "path", "seen", "size", "tag")
+    __slots__ = ("anchor", "items", "key", "mark", "path", "seen", "size", "tag")
 
     def __init__(
-        self, items: dict[Any, Any] | list[Any], path: str, tag: str | None, anchor: str | None
+        self, items: dict[Any, Any] | list[Any], path: str, mark: Mark, tag: str | None, anchor: str | None
     ) -> None:
         self.items = items
         self.path = path
+        self.mark = mark
         self.tag = tag
         self.anchor = anchor
         self.key: Any = _NO_KEY
@@ -130,7 +134,7 @@ class _Builder:
             elif isinstance(event, yaml.SequenceStartEvent):
                 self._open(event, [])
             elif isinstance(event, yaml.CollectionEndEvent):
-                self._close(event)
+                self._close()
             elif isinstance(event, yaml.AliasEvent):
                 self._alias(event)
             elif isinstance(event, yaml.DocumentStartEvent):
@@ -140,7 +144,7 @@ class _Builder:
 
     def _scalar(self, event: Any) -> None:
         tag = _own_tag(event)
-        plain = event.implicit[0] and tag is None
+        plain = event.implicit[0] and event.tag is None
         value = _meaning(event.value, tag) if plain or tag else event.value
         note = _note(value) if self.recording and plain and isinstance(value, str) else None
         if note is not None:
@@ -155,14 +159,14 @@ class _Builder:
         self._record(path, mark)
         if event.anchor is not None:
             self.anchors[event.anchor] = (_BUILDING, 0)
-        self.stack.append(_Frame(items, path, _own_tag(event), event.anchor))
+        self.stack.append(_Frame(items, path, mark, _own_tag(event), event.anchor))
 
-    def _close(self, event: Any) -> None:
+    def _close(self) -> None:
         frame = self.stack.pop()
         value: Any = frame.items
         if frame.tag is not None and not frame.tag.startswith(_STANDARD):
             value = Tagged(frame.tag, value)
-        self._add(value, frame.size, _at(event), frame.anchor)
+        self._add(value, frame.size, frame.mark, frame.anchor)
 
     def _alias(self, event: Any) -> None:
         mark = _at(event)
