@@ -26,7 +26,10 @@ def command(commands: Any, name: str, summary: str, example: str) -> argparse.Ar
 def write_text(text: str) -> None:
     """To stdout, in UTF-8 whatever the locale: it is read by Envoy."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
+    rest = memoryview(text.encode())
+    while rest:
+        # With PYTHONUNBUFFERED, as in many containers, a write may take a part only.
+        rest = rest[sys.stdout.buffer.write(rest) :]
 
 
 def add_strictness(parser: argparse.ArgumentParser, *, keep_going: bool = True) -> None:
