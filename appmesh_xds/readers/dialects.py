@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import Problem
-from . import api, kubernetes
+from . import api, kubernetes, terraform
 from .found import Context, Found
 from .text import Document
 
@@ -27,4 +27,8 @@ def _read_api(found: Sequence[Document], context: Context) -> Iterator[Found | P
 #: What a spec is read as whose kind and name are given from outside.
 API = Dialect("api", api.recognise, _read_api)
 #: In the order in which they are asked whether a document is theirs.
-DIALECTS: tuple[Dialect, ...] = (Dialect("kubernetes", kubernetes.recognise, kubernetes.read), API)
+DIALECTS: tuple[Dialect, ...] = (
+    Dialect("kubernetes", kubernetes.recognise, kubernetes.read),
+    Dialect("terraform", terraform.recognise, terraform.read),
+    API,
+)

@@ -12,14 +12,15 @@ import msgspec
 
 from .. import spec
 from ..errors import Problem
-from . import api
+from . import api, terraform
 from .dialects import API, DIALECTS, Dialect
 from .found import Context, Found
 from .marks import MAX_DEPTH, MAX_NODES
 from .reading import FileReport, Reading
 from .text import Document, documents, read_bytes
 
-_SUFFIXES: Final = (".json", ".template", ".yaml", ".yml")
+_HCL: Final = (".tf", ".tfvars")
+_SUFFIXES: Final = (".json", ".template", *_HCL, ".tfstate", ".yaml", ".yml")
 #: A text without any of these words is none of App Mesh's, in no dialect.
 _MENTIONS: Final = re.compile(rb"mesh|virtual|route|listener", re.IGNORECASE)
 
@@ -76,7 +77,10 @@ class Work:
         if fast is not None:
             self._add_fast(fast, content, file)
             return
-        found, problems = documents(content, file, yaml=False if file.endswith(".json") else None)
+        if file.endswith(_HCL):
+            found, problems = terraform.parse(content.decode("utf-8-sig", "replace"), file)
+        else:
+            found, problems = documents(content, file, yaml=False if file.endswith(".json") else None)
         if problems and not by_name and not _MENTIONS.search(content.replace(b"\0", b"")):
             # Somebody else's file beside the mesh, in a format that is almost JSON or YAML.
             self._report(file).skipped.append(f"{problems[0].message}; App Mesh is not mentioned")
