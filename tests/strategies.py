@@ -202,6 +202,15 @@ _FIELDS: dict[_Field, SearchStrategy[Any]] = {
 }
 
 
+#: Optional fields that are mostly there: without them a mesh has nothing to say.
+_MOSTLY: set[_Field] = {
+    (spec.VirtualNodeSpec, "listeners"),
+    (spec.VirtualNodeSpec, "backends"),
+    (spec.VirtualRouterSpec, "listeners"),
+    (spec.VirtualServiceSpec, "provider"),
+}
+
+
 def _listener(one: Any) -> Any:
     """It speaks the protocol of its connection pool, or else of its timeout; the rest follows."""
     port, protocol = one.port_mapping.port, one.port_mapping.protocol
@@ -316,7 +325,10 @@ def _field(cls: type[Any], field: inspect.Field, one_of: Sequence[str]) -> Searc
         kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))
     made = _FIELDS[cls, field.name] if (cls, field.name) in _FIELDS else _of(kind)
     if field.name == "port":
-        made = st.sampled_from(PORTS)
+        made = st.sampled_from((*PORTS[:5] * 4, *PORTS))
+    if (cls, field.name) in _MOSTLY:
+        there = made.filter(lambda value: value != ())
+        return st.one_of(there, there, there, there, there, made, st.none())
     return st.none() | made if optional and field.name not in one_of else made
 
 
@@ -378,7 +390,7 @@ _ENDPOINT = st.builds(
 def _known(keys: Sequence[str], values: SearchStrategy[Any]) -> SearchStrategy[dict[str, Any]]:
     """Facts for most keys: a mesh without them is full of errors."""
     every = st.fixed_dictionaries(dict.fromkeys(keys, values))
-    return st.one_of(every, every, every, st.dictionaries(st.sampled_from(keys), values))
+    return st.one_of(*[every] * 12, st.dictionaries(st.sampled_from(keys), values))
 
 
 def _pairs(least: int) -> SearchStrategy[tuple[tuple[int, int], ...]]:
@@ -399,11 +411,11 @@ options: SearchStrategy[Options] = st.builds(
     ingress_port=_sample(None, None, 14000),
     ingress_ports=st.just(()) | _pairs(17000),
     egress_port=_sample(15001, 15001, 15501),
-    tcp_egress=st.just(_TCP_EGRESS) | _pairs(18000),
+    tcp_egress=st.one_of(*[st.just(_TCP_EGRESS)] * 4, _pairs(18000)),
     app_address=_sample(None, "127.0.0.1", "::1"),
     app_port=_sample(None, None, 8000),
     app_ports=st.just(()) | _pairs(19000),
-    sds_socket=_sample("/run/sds.sock", "/run/sds.sock", "/run/sds.sock", None),
+    sds_socket=_sample(*["/run/sds.sock"] * 7, None),
     single_hop=st.booleans(),
     send_sni=st.booleans(),
     legacy_defaults=st.booleans(),
@@ -426,71 +438,117 @@ def _pick(ports: Sequence[int], drawn: int | None, always: bool) -> int | None:
     return ports[(drawn or 0) % len(ports)]
 
 
-class _Ports:
-    """Which ports there are, by name."""
+def _tied(name: str, pool: Sequence[str], there: Sequence[str]) -> str:
+    """A name that is there, chosen by the one that was drawn."""
+    return there[pool.index(name) % len(there)] if there else name
 
-    def __init__(self, resources: Sequence[Any]) -> None:
-        self.nodes = {
-            one.name: [x.port_mapping for x in one.spec.listeners or ()]
-            for one in resources
-            if isinstance(one, spec.VirtualNodeData)
-        }
-        self.routers = {
-            one.name: [x.port_mapping for x in one.spec.listeners or ()]
-            for one in resources
-            if isinstance(one, spec.VirtualRouterData)
-        }
-        self.gateways = {
-            one.name: [x.port_mapping.port for x in one.spec.listeners]
-            for one in resources
-            if isinstance(one, spec.VirtualGatewayData)
-        }
-        self.services = {
-            one.name: self._of_provider(one.spec.provider)
-            for one in resources
-            if isinstance(one, spec.VirtualServiceData)
-        }
 
-    def _of_provider(self, provider: spec.VirtualServiceProvider | None) -> list[spec.PortMapping]:
-        if provider is None:
-            return []
+class _Ties:
+    """What there is to refer to, and resources whose references lead there."""
+
+    def __init__(self, named: Mapping[type[Any], Sequence[str]]) -> None:
+        self.nodes: Sequence[str] = named[spec.VirtualNodeData]
+        self.services: Sequence[str] = named[spec.VirtualServiceData]
+        self.routers: Sequence[str] = named[spec.VirtualRouterData]
+        #: (kind, name) -> port mappings of its listeners.
+        self.ports: dict[tuple[str, str], list[Any]] = {}
+
+    def resource(self, one: Any) -> Any:
+        """Call it by kind in the order of `_SPECS`: what is referred to comes first."""
+        tied = one
+        if isinstance(one, spec.VirtualNodeData):
+            tied = replace(one, spec=self._node(one.spec))
+        elif isinstance(one, spec.VirtualServiceData) and one.spec.provider is not None:
+            tied = replace(one, spec=spec.VirtualServiceSpec(provider=self._provider(one.spec.provider)))
+        self._note(tied)
+        return tied
+
+    def _note(self, one: Any) -> None:
+        if isinstance(one, spec.VirtualServiceData):
+            provider = one.spec.provider
+            where = ("", "")
+            if provider is not None and provider.virtual_node is not None:
+                where = ("virtualNode", provider.virtual_node.virtual_node_name)
+            elif provider is not None and provider.virtual_router is not None:
+                where = ("virtualRouter", provider.virtual_router.virtual_router_name)
+            self.ports[one.kind, one.name] = self.ports.get(where, [])
+        else:
+            self.ports[one.kind, one.name] = [
+                x.port_mapping for x in getattr(one.spec, "listeners", None) or ()
+            ]
+
+    def _node(self, node: spec.VirtualNodeSpec) -> spec.VirtualNodeSpec:
+        backends = []
+        for backend in node.backends or ():
+            assert backend.virtual_service is not None
+            name = _tied(backend.virtual_service.virtual_service_name, SERVICES, self.services)
+            backends.append(
+                spec.Backend(virtual_service=replace(backend.virtual_service, virtual_service_name=name))
+            )
+        return node if node.backends is None else replace(node, backends=tuple(backends))
+
+    def _provider(self, provider: spec.VirtualServiceProvider) -> spec.VirtualServiceProvider:
         if provider.virtual_node is not None:
-            return self.nodes.get(provider.virtual_node.virtual_node_name, [])
+            name = _tied(provider.virtual_node.virtual_node_name, NODES, self._serving())
+            node = spec.VirtualNodeServiceProvider(virtual_node_name=name)
+            return spec.VirtualServiceProvider(virtual_node=node)
         assert provider.virtual_router is not None
-        return self.routers.get(provider.virtual_router.virtual_router_name, [])
+        name = _tied(provider.virtual_router.virtual_router_name, ROUTERS, self.routers)
+        router = spec.VirtualRouterServiceProvider(virtual_router_name=name)
+        return spec.VirtualServiceProvider(virtual_router=router)
 
-    def tied_route(self, route: spec.RouteData) -> spec.RouteData:
-        """The route with ports that exist, and of a type that suits the router's listener."""
-        listeners = self.routers.get(route.virtual_router_name, [])
+    def route(self, route: spec.RouteData, listener: Any) -> spec.RouteData:
+        """The route for one of its router's listeners, with targets and ports that exist."""
         member = next(name for name in checks.ONE_OF[spec.RouteSpec] if getattr(route.spec, name))
         body = getattr(route.spec, member)
         match = body.match or spec.TcpRouteMatch()
-        fitting = [x.port for x in listeners if (x.protocol == "tcp") == (member == "tcp_route")]
-        match = replace(
-            match, port=_pick(fitting or [x.port for x in listeners], match.port, len(listeners) > 1)
-        )
-        if len(listeners) > 1 and match.port is None:
-            match = replace(match, port=(fitting or [listeners[0].port])[0])
-        targets = tuple(map(self._tied_target, body.action.weighted_targets))
+        if listener is not None:
+            several = len(self.ports["virtualRouter", route.virtual_router_name]) > 1
+            match = replace(match, port=listener.port if several or match.port else None)
+        targets = tuple(map(self._target, body.action.weighted_targets))
         body = replace(body, match=match, action=spec.RouteAction(weighted_targets=targets))
         return replace(route, spec=replace(route.spec, **{member: body}))
 
-    def _tied_target(self, target: spec.WeightedTarget) -> spec.WeightedTarget:
-        ports = [x.port for x in self.nodes.get(target.virtual_node, [])]
-        return replace(target, port=_pick(ports, target.port, always=True))
+    def _serving(self) -> list[str]:
+        return [name for name in self.nodes if self.ports["virtualNode", name]]
 
-    def tied_gateway_route(self, route: spec.GatewayRouteData) -> spec.GatewayRouteData:
+    def _target(self, target: spec.WeightedTarget) -> spec.WeightedTarget:
+        name = _tied(target.virtual_node, NODES, self._serving())
+        ports = [x.port for x in self.ports.get(("virtualNode", name), [])]
+        return replace(target, virtual_node=name, port=_pick(ports, target.port, always=True))
+
+    def gateway_route(self, route: spec.GatewayRouteData) -> spec.GatewayRouteData:
         member = next(name for name in checks.ONE_OF[spec.GatewayRouteSpec] if getattr(route.spec, name))
         body = getattr(route.spec, member)
-        match = replace(
-            body.match, port=_pick(self.gateways[route.virtual_gateway_name], body.match.port, always=True)
+        own = [x.port for x in self.ports["virtualGateway", route.virtual_gateway_name]]
+        match = replace(body.match, port=_pick(own, body.match.port, always=True))
+        http = {
+            name: [x.port for x in self.ports["virtualService", name] if x.protocol != "tcp"]
+            for name in self.services
+        }
+        usable = [name for name, ports in http.items() if ports] or self.services
+        name = _tied(body.action.target.virtual_service.virtual_service_name, SERVICES, usable)
+        ports = http.get(name, [])
+        target = spec.GatewayRouteTarget(
+            virtual_service=spec.GatewayRouteVirtualService(virtual_service_name=name),
+            port=_pick(ports, body.action.target.port, always=True),
         )
-        target = body.action.target
-        mappings = self.services.get(target.virtual_service.virtual_service_name, [])
-        ports = [x.port for x in mappings if x.protocol != "tcp"]
-        target = replace(target, port=_pick(ports, target.port, always=True))
         body = replace(body, match=match, action=replace(body.action, target=target))
         return replace(route, spec=replace(route.spec, **{member: body}))
+
+
+def _route_spec(protocol: str | None) -> SearchStrategy[spec.RouteSpec]:
+    """A route of a type that suits a listener."""
+    every = ("http_route", "http2_route", "grpc_route", "tcp_route")
+    fitting = every if protocol is None else every[3:] if protocol == "tcp" else every[:3]
+    priority = st.none() | st.integers(0, 1000)
+    bodies = {"http_route": spec.HttpRoute, "http2_route": spec.HttpRoute, "grpc_route": spec.GrpcRoute}
+    return st.one_of(
+        *(
+            st.builds(spec.RouteSpec, priority=priority, **{name: struct(bodies.get(name, spec.TcpRoute))})
+            for name in fitting
+        )
+    )
 
 
 @st.composite
@@ -500,33 +558,36 @@ def resources(draw: st.DrawFn) -> list[spec.Data]:
     if draw(st.booleans()):
         found.append(spec.MeshData(mesh_name=MESH, spec=draw(struct(spec.MeshSpec))))
     named: Mapping[type[Any], list[str]] = {
-        spec.VirtualNodeData: draw(_some(NODES, 3, 1)),
-        spec.VirtualServiceData: draw(_some(SERVICES, 4)),
-        spec.VirtualRouterData: draw(_some(ROUTERS, 2)),
+        spec.VirtualNodeData: draw(_some(NODES, 4, 2)),
+        spec.VirtualRouterData: draw(_some(ROUTERS, 2, 1)),
+        spec.VirtualServiceData: draw(_some(SERVICES, 4, 2)),
         spec.VirtualGatewayData: draw(_some(GATEWAYS, 1)),
     }
+    ties, dangling = _Ties(named), draw(st.sampled_from([*[False] * 12, True]))
     for cls, names in named.items():
         attribute = next(
             name for name in cls.__struct_fields__ if name.endswith("_name") and name != "mesh_name"
         )
-        body = struct(_SPECS[cls])
-        found.extend(cls(mesh_name=MESH, **{attribute: name}, spec=draw(body)) for name in names)
-    ports, dangling = _Ports(found), draw(st.integers(0, 9)) == 0
+        for name in names:
+            one = cls(mesh_name=MESH, **{attribute: name}, spec=draw(struct(_SPECS[cls])))
+            tied = ties.resource(one)
+            found.append(one if dangling else tied)
     for parent in named[spec.VirtualRouterData]:
-        for name in draw(_some(ROUTES, 3)):
-            route = spec.RouteData(
-                mesh_name=MESH, virtual_router_name=parent, route_name=name, spec=draw(struct(spec.RouteSpec))
-            )
-            found.append(route if dangling else ports.tied_route(route))
+        for name in draw(_some(ROUTES, 3, 1)):
+            listeners = ties.ports["virtualRouter", parent]
+            listener = draw(st.sampled_from(listeners)) if listeners else None
+            body = draw(_route_spec(None if listener is None or dangling else listener.protocol))
+            route = spec.RouteData(mesh_name=MESH, virtual_router_name=parent, route_name=name, spec=body)
+            found.append(route if dangling else ties.route(route, listener))
     for parent in named[spec.VirtualGatewayData]:
-        for name in draw(_some(ROUTES, 4)):
+        for name in draw(_some(ROUTES, 4, 1)):
             gateway_route = spec.GatewayRouteData(
                 mesh_name=MESH,
                 virtual_gateway_name=parent,
                 gateway_route_name=name,
                 spec=draw(struct(spec.GatewayRouteSpec)),
             )
-            found.append(gateway_route if dangling else ports.tied_gateway_route(gateway_route))
+            found.append(gateway_route if dangling else ties.gateway_route(gateway_route))
     return found
 
 

@@ -1,6 +1,6 @@
 """Whatever is translated without an error, Envoy accepts.
 
-The normal suite tries 200 meshes. At depth, with as many as one has patience for (10,000 take about ten
+The normal suite tries 200 meshes. At depth, with as many as one has patience for (10,000 take about twenty
 minutes on one core, and half of that as two processes with seeds of their own):
 
     APPMESH_XDS_DEPTH=10000 pytest tests/test_oracle.py -k accepts_what
@@ -105,7 +105,7 @@ def accepts(oracle: Oracle, mesh: Mesh, options: Options) -> None:
 def test_envoy_accepts_what_is_translated_without_an_error(oracle: Oracle) -> None:
     accepts(oracle)
     assert Tally.meshes >= DEPTH
-    assert Tally.faulty < 0.3 * Tally.snapshots, "too many meshes are in error to say much"
+    assert Tally.faulty < 0.5 * Tally.snapshots, "too many meshes are in error to say much"
     assert _all_fields() - _NOT_GENERATED == Tally.fields, "every field has its part"
 
 

@@ -25,7 +25,7 @@ from appmesh_xds.resource import TYPE_URLS, content_version
 from appmesh_xds.snapshot import Snapshot, translate
 
 _quick = settings(
-    max_examples=50,
+    max_examples=40,
     deadline=None,
     database=None,
     derandomize=True,
@@ -173,7 +173,7 @@ def _rebuilt(mesh: Mesh, shuffled: random.Random) -> Mesh:
 def test_another_process_translates_the_same() -> None:
     cases: list[tuple[Mesh, Options]] = []
 
-    @settings(_quick, max_examples=25)
+    @settings(_quick, max_examples=15)
     @given(mesh=meshes(), options=options)
     def collect(mesh: Mesh, options: Options) -> None:
         cases.append((mesh, options))
