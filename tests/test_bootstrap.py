@@ -17,7 +17,7 @@ from pki import SERVER_NAME, Certificates
 from real_envoy import Envoy, free_port, validate
 
 import appmesh_xds as am
-from appmesh_xds import proto, render
+from appmesh_xds import names, proto, render
 from appmesh_xds.bootstrap import StaticBootstrap, XdsServer, ads_bootstrap, static_bootstrap
 from appmesh_xds.facts import Pem, PemTrust
 from appmesh_xds.resource import CLUSTER, LISTENER
@@ -63,6 +63,8 @@ def test_envoy_serves_on_a_static_bootstrap_without_a_warning(tmp_path: Path, ht
     options = _local(app_port=http_app.port, sds_socket=str(tmp_path / "sds.sock"))
     made = static_bootstrap(mesh, "virtualNode/front", options)
     assert made.snapshot.problems == ()
+    (sds,) = (c for c in _data(made)["static_resources"]["clusters"] if c["name"] == names.SDS_CLUSTER)
+    assert "http2_protocol_options" in str(sds["typed_extension_protocol_options"])
     with Envoy(render.to_yaml(_data(made)), tmp_path) as envoy:
         assert options.ingress_port is not None
         reply = get(options.ingress_port, "/", host="front.shop.local")

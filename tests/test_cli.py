@@ -549,8 +549,9 @@ def test_as_a_process_in_another_locale(run: Run) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_goes_away(run: Run, unbuffered: str) -> None:
-    path = run.mesh(*(_node(f"n{i}") for i in range(60)))
+@pytest.mark.parametrize("nodes", [1, 60])  # less than a buffer, more than a pipe takes
+def test_a_reader_that_goes_away(run: Run, unbuffered: str, nodes: int) -> None:
+    path = run.mesh(*(_node(f"n{i}") for i in range(nodes)))
     root = str(Path(am.__file__).parent.parent)
     process = subprocess.Popen(
         [sys.executable, "-m", "appmesh_xds", "translate", str(path)],
@@ -559,7 +560,8 @@ def test_a_reader_that_goes_away(run: Run, unbuffered: str) -> None:
         env={**os.environ, "PYTHONPATH": root, "PYTHONUNBUFFERED": unbuffered},
     )
     assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.read(10) == b"# mesh/sho"
+    if nodes > 1:
+        assert process.stdout.read(10) == b"# mesh/sho"
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()

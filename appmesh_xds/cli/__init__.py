@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import SpecErrors, TranslationErrors, UsageError
 from . import bootstrap, check, dev_certs, translate
-from .outcome import report
+from .outcome import HelpFormatter, report
 
 __all__ = ["main"]
 
@@ -27,13 +27,14 @@ def parser() -> argparse.ArgumentParser:
 
     result = argparse.ArgumentParser(
         prog="appmesh-xds",
+        usage="appmesh-xds COMMAND [OPTION]...",
         description="AWS App Mesh specs to Envoy v3 xDS resources.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     result.add_argument("--version", action="version", version=f"appmesh-xds {__version__}")
-    commands = result.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = result.add_subparsers(title="commands", metavar="COMMAND [OPTION]...", required=True)
     for command in _COMMANDS:
         command.add_parser(commands)
     return result

@@ -25,6 +25,8 @@ def add_parser(commands: Any) -> None:
         "write the file that Envoy is started with",
         "appmesh-xds bootstrap ./mesh --proxy virtualNode/colorgateway --static > envoy.yaml\n"
         "  appmesh-xds bootstrap --proxy virtualNode/colorgateway --mesh colors --xds 127.0.0.1:18000",
+        usage="appmesh-xds bootstrap PATH... --proxy KIND/NAME --static [OPTION]...\n"
+        "       appmesh-xds bootstrap --proxy KIND/NAME --mesh NAME --xds ADDRESS [OPTION]...",
     )
     add_reading(parser, optional=True)
     add_options(parser)

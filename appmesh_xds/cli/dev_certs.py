@@ -15,6 +15,7 @@ def add_parser(commands: Any) -> None:
         "dev-certs",
         "make an authority and certificates to try TLS with",
         "appmesh-xds dev-certs ./certs --name serviceBv1.mesh.local --name client.mesh.local",
+        usage="appmesh-xds dev-certs DIR --name NAME... [OPTION]...",
     )
     parser.add_argument("directory", metavar="DIR", help="folder for ca.crt, ca.key, NAME.crt and NAME.key")
     parser.add_argument(

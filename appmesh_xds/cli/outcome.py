@@ -10,14 +10,23 @@ from typing import Any
 from ..errors import Problem, errors_in
 
 
-def command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Examples as they stand, and room for long flags before their text."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+
+def command(commands: Any, name: str, summary: str, example: str, usage: str = "") -> argparse.ArgumentParser:
     """A subcommand with its summary and an example."""
     result: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # All flags in a row would fill half a screen; they are listed below it anyway.
+        usage=usage or f"appmesh-xds {name} PATH... [OPTION]...",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     return result
