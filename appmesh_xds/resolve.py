@@ -61,6 +61,8 @@ class Service(Struct, frozen=True, gc=False, cache_hash=True):
     data: spec.VirtualServiceData
     ports: tuple[ServicePort, ...]
     problems: tuple[Problem, ...] = ()
+    #: Certificates that the listeners behind it name by ARN.
+    arns: tuple[str, ...] = ()
 
 
 def resolve_service(mesh: Mesh, name: str) -> Service | None:
@@ -79,7 +81,18 @@ def resolve_service(mesh: Mesh, name: str) -> Service | None:
         ports = _router_ports(mesh, data, provider.virtual_router.virtual_router_name, problems)
     else:
         ports = ()
-    return Service(data, ports, tuple(problems))
+    return Service(data, ports, tuple(problems), _arns(ports))
+
+
+def _arns(ports: Iterable[ServicePort]) -> tuple[str, ...]:
+    named = [
+        destination.listener.tls.certificate.acm.certificate_arn
+        for port in ports
+        for resolved in port.routes
+        for destination in resolved.destinations
+        if destination.listener.tls is not None and destination.listener.tls.certificate.acm is not None
+    ]
+    return tuple(dict.fromkeys(named))
 
 
 def _problem(

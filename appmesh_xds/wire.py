@@ -22,3 +22,40 @@ def varint(value: int) -> bytes:
 def field(number: int, payload: bytes) -> bytes:
     """A field of bytes, text or a message."""
     return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def split(message: bytes, number: int) -> tuple[bytes, bytes]:
+    """A serialised message cut where field `number` stands, or would stand: fields below it, fields above.
+
+    The message must have its fields in order, as protobuf's own serialisers write them, and not that one.
+    Raises ValueError for what is not a message.
+    """
+    at = 0
+    while at < len(message):
+        start = at
+        tag, at = _read_varint(message, at)
+        if tag >> 3 > number:
+            return message[:start], message[start:]
+        kind = tag & 7
+        if kind == 0:
+            _, at = _read_varint(message, at)
+        elif kind == 2:
+            length, at = _read_varint(message, at)
+            at += length
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"a field of wire type {kind}")
+    return message, b""
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message):
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise ValueError("a number that does not end")

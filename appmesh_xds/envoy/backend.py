@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from .. import names, proto
 from ..errors import Problem
+from ..facts import NO_MATERIAL
 from ..resolve import Destination, ResolvedRoute, Service, ServicePort, route_body, route_member
-from ..resource import Resource
+from ..resource import CLUSTER, Resource, content_version
 from ..spec import ClientPolicyTls, GrpcRoute, HttpRoute, TcpRoute
+from ..wire import field, split
 from .base import HTTP_FAMILY, ip_address, milliseconds
 from .binding import ip_preference
 from .client_tls import client_tls
@@ -31,13 +33,14 @@ from .routes import (
     timeouts_of,
     virtual_host,
 )
-from .sources import Material, Secrets, listener_arns, material_facts, policy_arns
+from .shared import shared
+from .sources import Material, Secrets, material_facts, policy_arns
 
 if TYPE_CHECKING:
     from ..facts import Endpoint, MaterialFacts
     from ..mesh import Mesh
     from ..options import Options
-    from ..spec import MeshData, VirtualNodeData
+    from ..spec import Listener, MeshData, VirtualNodeData
 
 
 class BackendCluster(Struct, frozen=True, gc=False):
@@ -72,6 +75,29 @@ class Backend(Struct, frozen=True, weakref=True):
     clusters: tuple[BackendCluster, ...]
     secrets: tuple[Resource, ...]
     problems: tuple[Problem, ...]
+    #: What it shares with others, held so that it stays.
+    parts: tuple[_Body | _Ports, ...] = ()
+
+
+class _Body(Struct, frozen=True, weakref=True):
+    """A cluster less its transport socket: the serialised fields before it and those after it."""
+
+    before: bytes
+    after: bytes
+    assignment: Resource | None
+    origin: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+class _Ports(Struct, frozen=True, weakref=True):
+    """A service's ports: nothing of the client's policy."""
+
+    ports: tuple[BackendPort, ...]
+    problems: tuple[Problem, ...]
+
+
+#: Cluster.transport_socket
+_TRANSPORT_SOCKET: Final = 24
 
 
 def backend(
@@ -91,32 +117,30 @@ def backend(
     material = Material(facts, options, report, secrets)
     renamed = dict(renames)
     clusters: dict[str, BackendCluster | None] = {}
-    ports = []
+    parts: list[_Body | _Ports] = []
     for port in service.ports:
         for resolved in port.routes:
             for destination in resolved.destinations:
                 name = cluster_name(mesh.mesh_name, destination, renamed)
                 if name not in clusters:
-                    clusters[name] = _cluster(name, destination, policy, mesh, options, material)
-        ports.append(_port(service, port, clusters, mesh.mesh_name, options, renamed, report))
+                    clusters[name] = _cluster(name, destination, policy, mesh, options, material, parts)
+    missing = tuple(name for name, cluster in clusters.items() if cluster is None)
+    ports = _ports(service, missing, mesh.mesh_name, options, renames)
+    report.problems.extend(ports.problems)
     return Backend(
         service.data.name,
-        tuple(ports),
+        ports.ports,
         tuple(cluster for cluster in clusters.values() if cluster is not None),
         secrets.resources(),
         tuple(dict.fromkeys(report.problems)),
+        (*parts, ports),
     )
 
 
 def backend_facts(service: Service, policy: ClientPolicyTls | None, mesh: Mesh) -> MaterialFacts:
     """The facts that `backend` needs."""
-    listeners = [
-        destination.listener
-        for port in service.ports
-        for resolved in port.routes
-        for destination in resolved.destinations
-    ]
-    return material_facts(mesh, [*policy_arns(policy), *listener_arns(listeners)])
+    arns = (*policy_arns(policy), *service.arns)
+    return material_facts(mesh, arns) if arns else NO_MATERIAL
 
 
 def cluster_name(mesh: str, destination: Destination, renamed: Mapping[str, str]) -> str:
@@ -152,30 +176,57 @@ def _cluster(
     mesh: MeshData,
     options: Options,
     material: Material,
+    parts: list[_Body | _Ports],
 ) -> BackendCluster | None:
     """One listener of a node as this client sees it. None when it cannot be reached as the specs demand."""
-    node, listener = destination.node, destination.listener
-    port = listener.port_mapping.port
-    discovery = node.spec.service_discovery
+    node = destination.node
     found_by = discovery_name(node)
-    if discovery is None or not found_by:
+    if not found_by:
         material.report.error(node.key, "$.spec.serviceDiscovery", "is missing, so nobody can reach the node")
         return None
     tls = client_tls(
-        policy=policy, listener=listener, discovery_name=found_by, target=node.key, material=material
+        policy=policy,
+        listener=destination.listener,
+        discovery_name=found_by,
+        target=node.key,
+        material=material,
     )
     if not tls.usable:
         return None
+    body = _body(name, node, destination.listener, destination.endpoints, mesh, options)
+    parts.append(body)
+    material.report.problems.extend(body.problems)
+    socket = field(_TRANSPORT_SOCKET, tls.socket) if tls.socket else b""
+    value = body.before + socket + body.after
+    resource = Resource(
+        type_url=CLUSTER, name=name, value=value, version=content_version(value), origin=body.origin
+    )
+    return BackendCluster(resource, body.assignment, tls.socket)
+
+
+@shared
+def _body(
+    name: str,
+    node: VirtualNodeData,
+    listener: Listener,
+    facts: tuple[Endpoint, ...] | None,
+    mesh: MeshData,
+    options: Options,
+) -> _Body:
+    """What every client of a node's listener agrees in."""
+    report = Report()
+    port = listener.port_mapping.port
+    discovery = node.spec.service_discovery
+    assert discovery is not None  # it has a discovery name
     preference = ip_preference(mesh, node)
-    origin = (f"{node.key} $.spec.listeners[port={port}]",)
     endpoints: Sequence[Endpoint] | None = None
     assignment = None
-    host = found_by
+    host = discovery_name(node)
     if discovery.dns is not None:
         kind: Discovery = "STRICT_DNS" if discovery.dns.response_type == "ENDPOINTS" else "LOGICAL_DNS"
         host = discovery.dns.hostname
     else:
-        endpoints = cloud_map_endpoints(node, destination.endpoints, preference, material.report)
+        endpoints = cloud_map_endpoints(node, facts, preference, report)
         kind = "STATIC" if options.delivery == "inline" else "EDS"
         if kind == "EDS":
             message = cluster_load_assignment(name, endpoints, port)
@@ -190,12 +241,12 @@ def _cluster(
         endpoints=endpoints,
         health_check=listener.health_check,
         outlier_detection=listener.outlier_detection,
-        transport_socket=tls.socket,
         stats_tags=options.app_mesh_metadata,
         legacy_defaults=options.legacy_defaults,
     )
-    key = b"" if tls.socket is None else tls.socket.SerializeToString(deterministic=True)
-    return BackendCluster(Resource.of(cluster, origin), assignment, key)
+    before, after = split(cluster.SerializeToString(deterministic=True), _TRANSPORT_SOCKET)
+    origin = (f"{node.key} $.spec.listeners[port={port}]",)
+    return _Body(before, after, assignment, origin, tuple(report.problems))
 
 
 def cloud_map_endpoints(
@@ -249,10 +300,24 @@ _FAMILIES: Mapping[str | None, tuple[int, ...]] = {
 # --- routes ---------------------------------------------------------------------------------------
 
 
+@shared
+def _ports(
+    service: Service,
+    missing: tuple[str, ...],
+    mesh: str,
+    options: Options,
+    renames: tuple[tuple[str, str], ...],
+) -> _Ports:
+    """The ports of a service whose clusters `missing` cannot be had."""
+    report, renamed = Report(), dict(renames)
+    ports = [_port(service, port, missing, mesh, options, renamed, report) for port in service.ports]
+    return _Ports(tuple(ports), tuple(report.problems))
+
+
 def _port(
     service: Service,
     port: ServicePort,
-    clusters: Mapping[str, BackendCluster | None],
+    missing: tuple[str, ...],
     mesh: str,
     options: Options,
     renamed: Mapping[str, str],
@@ -271,7 +336,7 @@ def _port(
         shares = [
             (name, destination.weight)
             for destination in resolved.destinations
-            if clusters[name := cluster_name(mesh, destination, renamed)] is not None
+            if (name := cluster_name(mesh, destination, renamed)) not in missing
         ]
         _report_nothing_left(service, resolved, shares, report)
         weighted.append(shares)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .. import proto
 from ..spec import ClientPolicyTls, Listener
 from .sources import Material
 from .tls import CLIENT_ALPN, CertificateSource, TrustSource, transport_socket, upstream_tls_context
@@ -21,7 +21,8 @@ class ClientTls(NamedTuple):
     reached at all, rather than in the clear."""
 
     usable: bool
-    socket: proto.TransportSocket | None = None
+    #: The transport socket, serialised; empty for plaintext.
+    socket: bytes = b""
 
 
 def effective_policy(
@@ -82,11 +83,20 @@ def client_tls(
             f"no client policy covers port {port} of {target}: its certificate is not checked",
             "add clientPolicy.tls.validation, as App Mesh checked nothing here either",
         )
+    sni = discovery_name if material.options.send_sni else ""
+    return ClientTls(True, _socket(certificate, trust, names, CLIENT_ALPN[protocol], sni))
+
+
+@lru_cache(maxsize=1024)
+def _socket(
+    certificate: CertificateSource | None,
+    trust: TrustSource | None,
+    names: tuple[str, ...],
+    alpn: tuple[str, ...],
+    sni: str,
+) -> bytes:
+    """The socket, serialised: the targets of a service usually agree in it."""
     context = upstream_tls_context(
-        certificate=certificate,
-        trust=trust,
-        subject_alternative_names=names,
-        alpn=CLIENT_ALPN[protocol],
-        sni=discovery_name if material.options.send_sni else "",
+        certificate=certificate, trust=trust, subject_alternative_names=names, alpn=alpn, sni=sni
     )
-    return ClientTls(True, transport_socket(context))
+    return transport_socket(context).SerializeToString(deterministic=True)

@@ -140,6 +140,13 @@ def _policy_renames(
 
     Envoy refuses two clusters of one name. The policy under `backendDefaults` keeps App Mesh's name.
     """
+    first: dict[str, bytes] = {}
+    agreed = True
+    for _, part in parts:
+        for cluster in part.clusters:
+            agreed &= first.setdefault(cluster.resource.name, cluster.tls) == cluster.tls
+    if agreed:
+        return {}
     reached: dict[str, dict[bytes, list[Use]]] = {}
     for use, part in parts:
         for cluster in part.clusters:
