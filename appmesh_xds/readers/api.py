@@ -125,7 +125,7 @@ def _read(
         yield _problem(
             place,
             "this spec does not say what it is a spec of",
-            "give its kind and name: virtualNode/NAME=PATH (and --mesh MESH)",
+            "give its kind and name: virtualNode/NAME=PATH, and --mesh MESH",
         )
         return
     yield from _resource(value, kind, place, context, response=response or bool(_RESPONSE_ONLY & set(value)))
@@ -271,7 +271,7 @@ class _Request(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=Fa
     """A request as most files hold it: names and a spec, nothing else."""
 
     mesh_name: str
-    spec: msgspec.Raw = msgspec.Raw(b"{}")
+    spec: msgspec.Raw
     mesh_owner: str | None = None
     virtual_node_name: str | None = None
     virtual_gateway_name: str | None = None
