@@ -1,7 +1,7 @@
 """Whatever is translated without an error, Envoy accepts.
 
-The normal suite tries 200 meshes. At depth, with as many as one has patience for (10,000 take about twenty
-minutes on one core, and half of that as two processes with seeds of their own):
+The normal suite tries 200 meshes. At depth, with as many as one has patience for (10,000 take twenty to
+thirty minutes on one core, and half of that as two processes of 5,000, which draw seeds of their own):
 
     APPMESH_XDS_DEPTH=10000 pytest tests/test_oracle.py -k accepts_what
 
