@@ -157,14 +157,22 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_folders_may_be_deep(tmp_path: Path) -> None:
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1200):
-        os.mkdir("d", dir_fd=here)
-        inner = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = inner
-    os.close(here)
-    assert [problem.message for problem in read(tmp_path).problems] == ["the folder holds nothing to read"]
+    depth = 1200
+    for _ in range(depth):
+        # From the inside out: no path gets long before it is there.
+        (tmp_path / "outer").mkdir()
+        if (tmp_path / "d").exists():
+            (tmp_path / "d").rename(tmp_path / "outer" / "d")
+        (tmp_path / "outer").rename(tmp_path / "d")
+    try:
+        problems = read(tmp_path).problems
+    finally:
+        for _ in range(depth - 1):
+            # pytest's own cleaning recurses.
+            (tmp_path / "d").rename(tmp_path / "outer")
+            (tmp_path / "outer" / "d").rename(tmp_path / "d")
+            (tmp_path / "outer").rmdir()
+    assert [problem.message for problem in problems] == ["the folder holds nothing to read"]
 
 
 def test_names_that_no_file_can_have() -> None:
