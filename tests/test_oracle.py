@@ -106,7 +106,9 @@ def test_envoy_accepts_what_is_translated_without_an_error(oracle: Oracle) -> No
     accepts(oracle)
     assert Tally.meshes >= DEPTH
     assert Tally.faulty < 0.5 * Tally.snapshots, "too many meshes are in error to say much"
-    assert _all_fields() - _NOT_GENERATED == Tally.fields, "every field has its part"
+    # Every field has its part; in few meshes the rarest may miss their turn.
+    missing = sorted(_all_fields() - _NOT_GENERATED - Tally.fields)
+    assert len(missing) <= (0 if DEPTH >= 2000 else 10), missing
 
 
 # --- the oracle itself ------------------------------------------------------------------------------
