@@ -133,8 +133,10 @@ def _add_exact(match: proto.RouteMatch, header: str, value: str) -> None:
 
 
 def header_matcher(header: HeaderMatch) -> proto.HeaderMatcher:
-    """One header. Without a method it must be present; `invert` turns the answer round, so that a header
-    that is absent then matches (Envoy's rule for value matchers)."""
+    """One header. Without a method it must be present; `invert` turns the answer round.
+
+    A header that is absent matches no value, inverted or not: that is Envoy's rule, seen on 1.40.
+    """
     result = proto.HeaderMatcher()
     result.name = header.name
     method = header.match
