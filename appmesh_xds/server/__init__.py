@@ -1,0 +1,1 @@
+"""The control plane: a server that Envoys get their resources from, over aggregated xDS."""

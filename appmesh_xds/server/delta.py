@@ -1,0 +1,188 @@
+"""Delta: responses hold what changed, and name what is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from ..resource import CLUSTER, ENDPOINTS, LISTENER, Resource
+from ..snapshot import set_version
+from . import wire
+from .limits import Limits
+from .messages import DeltaRequest, Event, Response
+from .stream import GATE_TIMEOUT, UNSURE, WILDCARD_TYPES, State, Stream
+
+_EVERYTHING: Final = "*"
+#: The version of a resource that the client was told is not there.
+_ABSENT: Final = "absent"
+#: Responses of one type that may be unanswered. More are not made: the newest state goes out later.
+_UNANSWERED: Final = 32
+
+
+class _Type(State):
+    __slots__ = ("held", "pending", "suspect", "unanswered")
+
+    def __init__(self, type_url: str) -> None:
+        super().__init__(type_url)
+        #: Even nothing is an answer that a new client waits for.
+        self.pending = False
+        #: Responses without an answer, oldest first: nonce to names and versions, `_ABSENT` for removals.
+        self.unanswered: dict[str, dict[str, str]] = {}
+        #: Names of refused responses: not sent again until the snapshot's resources of this type change.
+        self.held: set[str] = set()
+        #: Versions that were in a refused response. They travel apart from others, which they may spoil.
+        self.suspect: dict[str, str] = {}
+
+
+class Delta(Stream[_Type, DeltaRequest]):
+    """A stream of DeltaAggregatedResources; see `Stream`."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        gate_timeout: float = GATE_TIMEOUT,
+    ) -> None:
+        super().__init__(limits=limits, gate_timeout=gate_timeout)
+
+    def _state(self, type_url: str) -> _Type:
+        return _Type(type_url)
+
+    # --- requests -----------------------------------------------------------------------------------------
+
+    def _receive(self, state: _Type, request: DeltaRequest) -> list[Event]:
+        # Unlike in the other variant, subscriptions count whatever nonce a message carries.
+        count = len((state.names | set(request.subscribe)) - set(request.unsubscribe))
+        if refusal := self._too_many(state, max(count, len(request.versions))):
+            return refusal
+        events: list[Event] = []
+        names = state.unanswered.pop(request.nonce, None)
+        if names is not None:
+            if request.error is None:
+                self._taken(state, names)
+            else:
+                self._refused(state, names)
+            events.append(self._answered(state, request, names))
+        first, state.asked = not state.asked, True
+        if first:
+            state.wildcard = state.type_url in WILDCARD_TYPES and not request.subscribe
+            state.pending = state.type_url in WILDCARD_TYPES and not request.versions
+        self._subscribe(state, request)
+        if first and request.versions:
+            self._resume(state, request.versions)
+        self._unsubscribe(state, request)
+        return events
+
+    def _subscribe(self, state: _Type, request: DeltaRequest) -> None:
+        for name in request.subscribe:
+            if name == _EVERYTHING:
+                state.wildcard = True
+                continue
+            state.names.add(name)
+            # Whoever asks again needs it again.
+            state.known.pop(name, None)
+            state.held.discard(name)
+
+    def _resume(self, state: _Type, versions: Mapping[str, str]) -> None:
+        """The client has resources from an earlier stream."""
+        self._resumed = True
+        state.known.update(versions)
+        if state.type_url == ENDPOINTS and self._may_warm(versions):
+            state.known.update(dict.fromkeys(versions, UNSURE))
+
+    def _unsubscribe(self, state: _Type, request: DeltaRequest) -> None:
+        for name in request.unsubscribe:
+            if name == _EVERYTHING:
+                state.wildcard = False
+            state.names.discard(name)
+            state.held.discard(name)
+            if state.wildcard and name in state.known:
+                state.known[name] = UNSURE  # it is told again what it still gets
+        if not state.wildcard:
+            state.known = {name: version for name, version in state.known.items() if name in state.names}
+            state.held &= state.names
+
+    def _taken(self, state: _Type, names: dict[str, str]) -> None:
+        for name, version in names.items():
+            state.suspect.pop(name, None)
+            if version == state.known.get(name) == _ABSENT and name not in state.names:
+                del state.known[name]
+
+    def _refused(self, state: _Type, names: dict[str, str]) -> None:
+        """Nothing of a refused response is known to have been taken: some of it may have been."""
+        later = {name for others in state.unanswered.values() for name in others}
+        for name, version in names.items():
+            if name in later or (not state.wildcard and name not in state.names):
+                continue
+            state.known[name] = UNSURE
+            state.held.add(name)
+            state.suspect[name] = version
+
+    def _changed(self, state: _Type) -> None:
+        state.held.clear()
+        goal = self._goal(state.type_url)
+        state.suspect = {name: version for name, version in state.suspect.items() if name in goal}
+
+    def _sent_clusters(self, names: Collection[str]) -> None:
+        super()._sent_clusters(names)
+        self._types[ENDPOINTS].held.difference_update(names)
+
+    # --- responses ----------------------------------------------------------------------------------------
+
+    def _next(self, state: _Type, removing: bool) -> Response | None:
+        if not state.asked or len(state.unanswered) >= _UNANSWERED:
+            return None
+        resources = self._changes(state)
+        removed = self._gone(state, removing)
+        if not resources and not removed and not state.pending:
+            return None
+        version, nonce = set_version(self._wanted(state).values()), self._next_nonce()
+        if state.type_url == CLUSTER:
+            self._sent_clusters([resource.name for resource in resources])
+        sent = {resource.name: resource.version for resource in resources}
+        state.known.update(sent)
+        for name in removed:
+            state.known[name] = sent[name] = _ABSENT
+        state.unanswered[nonce] = sent
+        state.pending = False
+        return Response(
+            type_url=state.type_url,
+            nonce=nonce,
+            version=version,
+            names=tuple(resource.name for resource in resources),
+            removed=removed,
+            data=wire.delta_response(state.type_url, version, nonce, resources, removed),
+        )
+
+    def _changes(self, state: _Type) -> list[Resource]:
+        """What the client lacks and may be sent now."""
+        lacking = [
+            resource
+            for name, resource in self._wanted(state).items()
+            if state.known.get(name) != resource.version and name not in state.held
+        ]
+        sound = [resource for resource in lacking if state.suspect.get(resource.name) != resource.version]
+        return sound or lacking
+
+    def _gone(self, state: _Type, removing: bool) -> tuple[str, ...]:
+        """Names of clusters or listeners that the client has to let go of.
+
+        Of other types Envoy keeps the last value whatever it is told, and unsubscribes by itself.
+        """
+        if state.type_url not in WILDCARD_TYPES:
+            return ()
+        goal = self._goal(state.type_url)
+        has = state.known if removing else {}
+        # A name that was asked for and that it cannot have had is answered at once.
+        candidates = {name for name in (*has, *(state.names - state.known.keys())) if name not in goal}
+        return tuple(sorted(n for n in candidates - state.held if state.known.get(n) != _ABSENT))
+
+    def _unanswered(self, state: _Type) -> bool:
+        return bool(state.unanswered)
+
+    def _settled(self, state: _Type) -> bool:
+        if not state.asked:
+            return True
+        if state.unanswered or state.pending or state.held or self._changes(state):
+            return False
+        return state.type_url != LISTENER or not self._gone(state, True)

@@ -1,0 +1,115 @@
+"""What goes into a stream's state machine and what comes out: requests, responses and events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """A DiscoveryRequest (state of the world), as far as a server needs it."""
+
+    type_url: str
+    names: tuple[str, ...] = ()
+    #: The last version that the client accepted; on a new stream too.
+    version: str = ""
+    #: Nonce of the response that this one answers; empty before the first.
+    nonce: str = ""
+    #: Text of `error_detail`; None when the message has none, which makes it an ACK.
+    error: str | None = None
+    #: `node.id`; clients may leave it out after their first message.
+    node_id: str = ""
+
+
+class DeltaRequest(Struct, frozen=True, kw_only=True):
+    """A DeltaDiscoveryRequest, as far as a server needs it."""
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    #: What the client has already, by name; in the first message of a type on a stream.
+    versions: Mapping[str, str] = {}
+    #: Nonce of the response that this one answers; empty when it answers none.
+    nonce: str = ""
+    #: Text of `error_detail`; None when the message has none, which makes it an ACK.
+    error: str | None = None
+    node_id: str = ""
+
+
+class Response(Struct, frozen=True, kw_only=True):
+    """A response, ready to be sent."""
+
+    type_url: str
+    nonce: str
+    #: `version_info`, or `system_version_info` of a delta stream.
+    version: str
+    #: Names of the resources it holds, and (delta) of those it removes.
+    names: tuple[str, ...]
+    removed: tuple[str, ...] = ()
+    #: The serialised message.
+    data: bytes
+
+    def __repr__(self) -> str:
+        # `data` may hold private keys.
+        return (
+            f"Response(type_url={self.type_url!r}, nonce={self.nonce!r}, version={self.version!r}, "
+            f"names={self.names!r}, removed={self.removed!r}, data=[{len(self.data)} bytes])"
+        )
+
+
+class Connected(Struct, frozen=True, kw_only=True):
+    """The first message came. Whoever runs the stream now owes it `update(snapshot of this node)`."""
+
+    #: As the client sent it: not to be trusted, nor to be printed as it is.
+    node_id: str
+
+
+class Ack(Struct, frozen=True, kw_only=True):
+    """The client took a response."""
+
+    type_url: str
+    nonce: str
+
+
+class Nack(Struct, frozen=True, kw_only=True):
+    """The client refused a response, or some of its resources."""
+
+    type_url: str
+    nonce: str
+    #: What the client said, fit to print: no keys, no control characters, at most 1 kB.
+    text: str
+    #: Those of the response's resources that the text names, sorted; empty when it names none.
+    resources: tuple[str, ...]
+
+
+class UnknownType(Struct, frozen=True, kw_only=True):
+    """A request for a type that no snapshot holds. It is ignored; each type is reported once."""
+
+    #: Fit to print.
+    type_url: str
+
+
+class UnknownSecrets(Struct, frozen=True, kw_only=True):
+    """Secrets were asked for that the snapshot does not hold; each is reported once. They get no answer:
+    whatever uses them waits, and a listener accepts nothing meanwhile."""
+
+    #: As the client sent them.
+    names: tuple[str, ...]
+
+
+class GateTimeout(Struct, frozen=True, kw_only=True):
+    """The client was silent about its clusters for too long. It gets listeners and routes all the same, but
+    nothing is taken from it."""
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """The client did what it must not. Nothing more comes out of the stream, which is to be ended."""
+
+    #: A limit was exceeded; otherwise the request itself was wrong.
+    limit: bool
+    #: Fit to print.
+    text: str
+
+
+Event = Connected | Ack | Nack | UnknownType | UnknownSecrets | GateTimeout | Refused

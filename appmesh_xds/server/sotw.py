@@ -1,0 +1,201 @@
+"""State of the world: each response of a type holds everything that the client asked for of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from ..resource import CLUSTER, ENDPOINTS, Resource
+from ..snapshot import set_version
+from . import wire
+from .limits import Limits
+from .messages import Event, Request, Response
+from .stream import GATE_TIMEOUT, UNSURE, WILDCARD_TYPES, State, Stream
+
+#: How many sets of clusters a stream remembers for the next one.
+_REMEMBERED: Final = 4
+_EVERYTHING: Final = "*"
+
+
+class _Type(State):
+    __slots__ = ("kept", "named", "nonce", "refused", "sent", "unanswered", "version")
+
+    def __init__(self, type_url: str) -> None:
+        super().__init__(type_url)
+        #: Whether names were ever given: then an empty list means none, not all.
+        self.named = False
+        #: Of the last response; only a request that carries it counts.
+        self.nonce = ""
+        #: What the client had when it came, until it is compared with the snapshot.
+        self.version: str | None = None
+        #: What the last response held, by name. None before one, or before what equals one.
+        self.sent: dict[str, Resource] | None = None
+        self.unanswered = False
+        self.refused = False
+        #: Of clusters and listeners: what the client took last, which it keeps until it may be removed.
+        self.kept: dict[str, Resource] = {}
+
+
+class Sotw(Stream[_Type, Request]):
+    """A stream of StreamAggregatedResources; see `Stream`.
+
+    A response that lacks a cluster removes it. So clusters which left the snapshot stay in responses, as the
+    client has them, until nothing refers to them. What a client that comes back has is known by its version
+    alone: `memory` of its former stream, when there is one, says what that version held. Without it (the
+    server started anew) clusters that the snapshot lacks go at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        gate_timeout: float = GATE_TIMEOUT,
+        memory: Mapping[str, tuple[Resource, ...]] | None = None,
+    ) -> None:
+        super().__init__(limits=limits, gate_timeout=gate_timeout)
+        #: Sets of clusters by their version, newest last: for the next stream of this node.
+        self.memory: dict[str, tuple[Resource, ...]] = dict(memory or {})
+
+    def _state(self, type_url: str) -> _Type:
+        return _Type(type_url)
+
+    # --- requests -----------------------------------------------------------------------------------------
+
+    def _receive(self, state: _Type, request: Request) -> list[Event]:
+        if state.asked and request.nonce != state.nonce:
+            # Stale: written before our last response was read, which will be answered too. Its names must
+            # not be recorded: what is new in them would count as answered (envoy-notes §0.4).
+            return []
+        names = set(request.names)
+        if refusal := self._too_many(state, len(names)):
+            return refusal
+        if not state.asked:
+            state.asked = True
+            if request.version:
+                self._resumed = True
+                state.version = request.version
+        events = [self._verdict(state, request)] if request.nonce and state.unanswered else []
+        self._subscribe(state, names)
+        return events
+
+    def _verdict(self, state: _Type, request: Request) -> Event:
+        sent = state.sent or {}
+        state.unanswered = False
+        state.refused = request.error is not None
+        if not state.refused:
+            state.kept = sent
+        return self._answered(state, request, sent)
+
+    def _subscribe(self, state: _Type, names: set[str]) -> None:
+        everything = _EVERYTHING in names
+        names.discard(_EVERYTHING)
+        state.named = state.named or everything or bool(names)
+        state.wildcard = everything or (state.type_url in WILDCARD_TYPES and not state.named)
+        if not state.wildcard:
+            for name in state.names - names:
+                # Asked for again, it will be needed again.
+                state.known.pop(name, None)
+        state.names = names
+
+    # --- responses ----------------------------------------------------------------------------------------
+
+    def _next(self, state: _Type, removing: bool) -> Response | None:
+        self._resume(state)
+        content = self._content(state, removing)
+        if not self._due(state, content):
+            return None
+        version, nonce = set_version(content.values()), self._next_nonce()
+        if state.type_url == CLUSTER:
+            self._note_clusters(state, content, version)
+        state.known.update((name, resource.version) for name, resource in content.items())
+        state.sent, state.nonce, state.unanswered, state.refused = content, nonce, True, False
+        return Response(
+            type_url=state.type_url,
+            nonce=nonce,
+            version=version,
+            names=tuple(content),
+            data=wire.response(state.type_url, version, nonce, content.values()),
+        )
+
+    def _content(self, state: _Type, removing: bool) -> dict[str, Resource]:
+        wanted = self._wanted(state)
+        if state.type_url not in WILDCARD_TYPES or removing:
+            return wanted
+        return dict(sorted((_subscribed(state, state.kept) | wanted).items()))
+
+    def _due(self, state: _Type, content: dict[str, Resource]) -> bool:
+        if not state.asked or not (state.wildcard or state.names):
+            return False
+        if state.sent is None and state.type_url in WILDCARD_TYPES:
+            return True  # even with nothing in it: Envoy waits for the answer
+        if state.type_url in WILDCARD_TYPES or state.refused:
+            return content != state.sent
+        return any(state.known.get(name) != resource.version for name, resource in content.items())
+
+    def _unanswered(self, state: _Type) -> bool:
+        return state.unanswered
+
+    def _settled(self, state: _Type) -> bool:
+        if not state.asked:
+            return True
+        self._resume(state)
+        if state.unanswered or (state.refused and (state.wildcard or state.names)):
+            return False
+        return not self._due(state, self._content(state, state.type_url != CLUSTER))
+
+    def _note_clusters(self, state: _Type, content: dict[str, Resource], version: str) -> None:
+        # After a refusal only what was taken before counts as had.
+        before = state.kept if state.refused else (state.sent or {})
+        if not state.nonce:
+            before = {}  # clusters that it has from an earlier stream may be warming still
+        self._sent_clusters([name for name, resource in content.items() if before.get(name) != resource])
+        state.kept = {name: kept for name, kept in state.kept.items() if name in content}
+        self._remember(version, content.values())
+
+    def _remember(self, version: str, clusters: Iterable[Resource]) -> None:
+        self.memory.pop(version, None)
+        self.memory[version] = tuple(clusters)
+        while len(self.memory) > _REMEMBERED:
+            del self.memory[next(iter(self.memory))]
+
+    def _give_up_waiting(self) -> None:
+        # Routes of this snapshot go out now, and refer to its clusters.
+        clusters = self._types[CLUSTER]
+        clusters.kept = clusters.kept | (clusters.sent or {})
+
+    # --- coming back --------------------------------------------------------------------------------------
+
+    def _resume(self, state: _Type) -> None:
+        """Compares the version that the client came with to what it would be sent."""
+        version, state.version = state.version, None
+        if version is None:
+            return
+        had = self._had(state, version)
+        if state.type_url not in WILDCARD_TYPES:
+            # Names that it may have had beside those are left alone while the snapshot lacks them.
+            state.known = dict.fromkeys(state.names, UNSURE)
+        if had is None:
+            return
+        state.sent = state.kept = had
+        for name, resource in had.items():
+            state.known[name] = resource.version
+        if state.type_url == CLUSTER:
+            self._remember(version, had.values())
+
+    def _had(self, state: _Type, version: str) -> dict[str, Resource] | None:
+        """What a version held, if that is known."""
+        wanted = self._wanted(state)
+        without_empty = {n: r for n, r in wanted.items() if n in self._goal(state.type_url)}
+        for candidate in (wanted, without_empty):
+            if set_version(candidate.values()) == version:
+                warming = state.type_url == ENDPOINTS and self._may_warm(candidate)
+                return None if warming else candidate
+        if state.type_url == CLUSTER and version in self.memory:
+            return _subscribed(state, {r.name: r for r in self.memory[version]})
+        return None
+
+
+def _subscribed(state: _Type, resources: dict[str, Resource]) -> dict[str, Resource]:
+    if state.wildcard:
+        return resources
+    return {name: resource for name, resource in resources.items() if name in state.names}

@@ -1,0 +1,330 @@
+"""What both variants of the protocol share: who the client is, what it asked for, and what may go out when.
+
+The order is make-before-break (envoy-notes §3.9): clusters and their endpoints, then (once the client says
+that the clusters are taken, which Envoy does when they are warm) listeners and routes, then (once it has
+taken these) the end of clusters that nothing refers to any more. Nothing here is a queue: every decision is
+made from the newest snapshot and from what the client is known to have, at the moment in which the
+transport can take a response. So a newer snapshot overtakes an older one by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from ..resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPE_URLS, Resource
+from . import wire
+from .limits import Limits, TokenBucket
+from .messages import (
+    Ack,
+    Connected,
+    DeltaRequest,
+    Event,
+    GateTimeout,
+    Nack,
+    Refused,
+    Request,
+    Response,
+    UnknownSecrets,
+    UnknownType,
+)
+from .redact import printable, redact
+
+if TYPE_CHECKING:
+    from ..snapshot import Snapshot
+
+#: Seconds without a word about clusters after which listeners and routes go out all the same.
+GATE_TIMEOUT: Final = 30.0
+#: Types whose whole set a client may ask for by naming nothing.
+WILDCARD_TYPES: Final = (CLUSTER, LISTENER)
+#: How many strange types are remembered, and so reported, per stream.
+_STRANGE_TYPES: Final = 8
+#: As much of a NACK as is searched for names of resources, in characters.
+_SEARCHED: Final = 16_384
+
+#: The version of a resource that the client may have, but nobody knows which.
+UNSURE: Final[None] = None
+
+
+class State:
+    """One type on one stream."""
+
+    __slots__ = ("asked", "known", "names", "type_url", "wildcard")
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        #: Whether a request of this type came.
+        self.asked = False
+        #: Subscribed to everything, and to these names.
+        self.wildcard = False
+        self.names: set[str] = set()
+        #: What the client has once it read all that was sent: name to version, or `UNSURE`.
+        self.known: dict[str, str | None] = {}
+
+
+S = TypeVar("S", bound=State)
+R = TypeVar("R", Request, DeltaRequest)
+
+
+class Stream(Generic[S, R]):
+    """One client's stream. Use `sotw.Sotw` or `delta.Delta`.
+
+    `receive` takes a request, `update` a snapshot, `advance` the time; each returns what happened. After
+    each, call `respond` until it returns None, whenever the transport is ready for one more message. `now`
+    is in seconds, from any clock that does not go back. `deadline` says when to call `advance` at the latest.
+    """
+
+    def __init__(self, *, limits: Limits, gate_timeout: float) -> None:
+        #: The client's node, from its first message; later ones cannot change it.
+        self.node_id: str | None = None
+        #: True after `Refused`.
+        self.refused = False
+        self._limits = limits
+        self._gate_timeout = gate_timeout
+        self._bucket = TokenBucket(limits.requests_per_second, limits.burst)
+        self._types: dict[str, S] = {url: self._state(url) for url in TYPE_URLS}
+        self._target: dict[str, dict[str, Resource]] | None = None
+        self._nonces = 0
+        self._idle = False
+        self._strange: set[str] = set()
+        self._missing: set[str] = set()
+        #: The client says that it has resources already, from an earlier stream.
+        self._resumed = False
+        #: Clusters that were sent on this stream.
+        self._sent_names: set[str] = set()
+        #: When to stop waiting for the client to accept its clusters; None when not waiting.
+        self._gate_deadline: float | None = None
+        self._gate_timed_out = False
+        #: Until then a resumed client may still be about to repeat its subscriptions.
+        self._grace: float | None = None
+
+    # --- input --------------------------------------------------------------------------------------------
+
+    def receive(self, request: R, now: float) -> list[Event]:
+        """One message of the client."""
+        if self.refused:
+            return []
+        if not self._bucket.take(now):
+            return self._refuse(True, f"more than {self._limits.requests_per_second:g} requests a second")
+        events: list[Event] = []
+        if self.node_id is None:
+            if not request.node_id:
+                return self._refuse(False, "the first message names no node")
+            self.node_id = request.node_id
+            self._grace = now + self._gate_timeout
+            events.append(Connected(node_id=request.node_id))
+        state = self._types.get(request.type_url)
+        if state is None:
+            return events + self._unknown_type(request.type_url)
+        self._idle = False
+        events += self._receive(state, request)
+        if not self._unanswered(self._types[CLUSTER]):
+            self._gate_deadline = None
+            self._gate_timed_out = False
+        return events + self._missing_secrets()
+
+    def update(self, snapshot: Snapshot, now: float) -> list[Event]:
+        """The newest snapshot of this stream's node; also the first one."""
+        before = self._target
+        target = {url: {r.name: r for r in snapshot.resources(url)} for url in TYPE_URLS}
+        self._target = target
+        self._idle = False
+        for url, state in self._types.items():
+            if before is not None and before[url] != target[url]:
+                self._changed(state)
+        return self._missing_secrets()
+
+    def advance(self, now: float) -> list[Event]:
+        """Time passes."""
+        if self._grace is not None and now >= self._grace:
+            self._grace = None
+            self._idle = False
+        if self._gate_deadline is None or now < self._gate_deadline:
+            return []
+        self._gate_deadline = None
+        self._gate_timed_out = True
+        self._idle = False
+        self._give_up_waiting()
+        return [GateTimeout()]
+
+    @property
+    def deadline(self) -> float | None:
+        """When `advance` must be called at the latest; None when time changes nothing."""
+        waiting = (self._gate_deadline, self._grace if self._resumed else None)
+        return min((at for at in waiting if at is not None), default=None)
+
+    # --- output -------------------------------------------------------------------------------------------
+
+    def respond(self, now: float) -> Response | None:
+        """The next response, or None when there is nothing to say for now. What it returns counts as sent."""
+        if self._idle or self.refused or self._target is None:
+            return None
+        for url, removing in self._stages():
+            response = self._next(self._types[url], removing)
+            if response is not None:
+                if url == CLUSTER:
+                    self._gate_deadline = now + self._gate_timeout
+                    self._gate_timed_out = False
+                return response
+        self._idle = True
+        return None
+
+    def _stages(self) -> Iterator[tuple[str, bool]]:
+        """The types in the order in which they may be sent, and whether what the snapshot lost goes too."""
+        yield CLUSTER, False
+        yield ENDPOINTS, False
+        yield SECRET, False
+        if self._gate_is_open():
+            yield LISTENER, not self._gate_timed_out
+            yield ROUTES, False
+            if self._may_remove():
+                yield CLUSTER, True
+
+    def _gate_is_open(self) -> bool:
+        clusters = self._types[CLUSTER]
+        if not clusters.asked:
+            # Either it wants none, or it will ask: Envoy asks last for clusters that were still warming.
+            return not self._resumed or self._grace is None
+        return self._gate_timed_out or self._settled(clusters)
+
+    def _may_remove(self) -> bool:
+        """Whether nothing that the client has refers to clusters that left the snapshot."""
+        clusters, listeners, routes = (self._types[url] for url in (CLUSTER, LISTENER, ROUTES))
+        if not self._settled(clusters) or not self._settled(listeners) or not self._settled(routes):
+            return False
+        if any(self._outlived(routes, name) for name in routes.names):
+            return False
+        # A client that comes back may have routes that it has not asked for yet on this stream.
+        return not self._resumed or self._grace is None or (listeners.asked and routes.asked)
+
+    def _outlived(self, routes: S, name: str) -> bool:
+        """Whether the client still has routes that left the snapshot. Those are of a listener that drains:
+        Envoy unsubscribes when its last connection is gone."""
+        if name in self._goal(ROUTES) or name not in routes.known:
+            return False
+        empty = wire.empty_resource(ROUTES, name)
+        return empty is None or routes.known[name] != empty.version
+
+    # --- the variants -------------------------------------------------------------------------------------
+
+    def _state(self, type_url: str) -> S:
+        raise NotImplementedError
+
+    def _receive(self, state: S, request: R) -> list[Event]:
+        """A request of a known type."""
+        raise NotImplementedError
+
+    def _next(self, state: S, removing: bool) -> Response | None:
+        """The next response of a type, if there is something to say. It counts as sent."""
+        raise NotImplementedError
+
+    def _settled(self, state: S) -> bool:
+        """Whether the client took the newest of this type: nothing to send, nothing unanswered or refused."""
+        raise NotImplementedError
+
+    def _unanswered(self, state: S) -> bool:
+        """Whether a response is out that the client has neither taken nor refused."""
+        raise NotImplementedError
+
+    def _changed(self, state: S) -> None:
+        """The snapshot's resources of a type are others now."""
+
+    def _give_up_waiting(self) -> None:
+        """The gate timed out."""
+
+    # --- for the variants ---------------------------------------------------------------------------------
+
+    def _goal(self, type_url: str) -> dict[str, Resource]:
+        return {} if self._target is None else self._target[type_url]
+
+    def _wanted(self, state: S) -> dict[str, Resource]:
+        """What the client should have of a type in the end, of what it asked for; by name, in name order."""
+        goal = self._goal(state.type_url)
+        if state.wildcard:
+            wanted = dict(goal)
+        else:
+            wanted = {name: goal[name] for name in state.names if name in goal}
+        if state.type_url in (ENDPOINTS, ROUTES):
+            for name in state.names - wanted.keys():
+                if empty := self._empty(state, name):
+                    wanted[name] = empty
+        return dict(sorted(wanted.items()))
+
+    def _empty(self, state: S, name: str) -> Resource | None:
+        """The answer to a name that the snapshot does not hold: without one, Envoy waits for 15 seconds.
+
+        But what the client has under that name stays as it is while something that it still has (a draining
+        listener, a cluster that is about to go) uses it.
+        """
+        belongs = state.type_url == ENDPOINTS and name in self._goal(CLUSTER)
+        return wire.empty_resource(state.type_url, name) if belongs or name not in state.known else None
+
+    def _sent_clusters(self, names: Collection[str]) -> None:
+        """Envoy warms a changed cluster until its endpoints are sent again, changed or not (envoy-notes
+        §0.3)."""
+        endpoints = self._types[ENDPOINTS]
+        for name in names:
+            self._sent_names.add(name)
+            if name in endpoints.known:
+                endpoints.known[name] = UNSURE
+
+    def _may_warm(self, names: Iterable[str]) -> bool:
+        """Whether one of these clusters may wait for endpoints that the client already had when it came: it
+        was sent on this stream, or Envoy holds back its request for clusters, which it does while one warms.
+        """
+        return not self._types[CLUSTER].asked or not self._sent_names.isdisjoint(names)
+
+    def _answered(self, state: S, request: R, names: Iterable[str]) -> Event:
+        """The event of an ACK or NACK of a response that held `names`."""
+        if request.error is None:
+            return Ack(type_url=state.type_url, nonce=request.nonce)
+        return Nack(
+            type_url=state.type_url,
+            nonce=request.nonce,
+            text=redact(request.error),
+            resources=tuple(sorted(_named(names, request.error[:_SEARCHED]))),
+        )
+
+    def _next_nonce(self) -> str:
+        self._nonces += 1
+        return str(self._nonces)
+
+    def _refuse(self, limit: bool, text: str) -> list[Event]:
+        self.refused = True
+        return [Refused(limit=limit, text=text)]
+
+    def _too_many(self, state: S, count: int) -> list[Event]:
+        """A refusal when a subscription to so many names is too much."""
+        if count <= self._limits.names:
+            return []
+        return self._refuse(True, f"{count} names of {state.type_url}, {self._limits.names} can be")
+
+    def _unknown_type(self, type_url: str) -> list[Event]:
+        if type_url in self._strange or len(self._strange) >= _STRANGE_TYPES:
+            return []
+        self._strange.add(type_url)
+        return [UnknownType(type_url=printable(type_url))]
+
+    def _missing_secrets(self) -> list[Event]:
+        if self._target is None:
+            return []
+        missing = self._types[SECRET].names - self._target[SECRET].keys()
+        new = missing - self._missing
+        self._missing = missing
+        return [UnknownSecrets(names=tuple(sorted(new)))] if new else []
+
+
+def _named(names: Iterable[str], text: str) -> Iterator[str]:
+    """Those of the names that stand in a text, not as part of a longer name."""
+    for name in names:
+        start = text.find(name) if name else -1
+        while start >= 0:
+            end = start + len(name)
+            if not _in_name(text[start - 1 : start]) and not _in_name(text[end : end + 1]):
+                yield name
+                break
+            start = text.find(name, end)
+
+
+def _in_name(character: str) -> bool:
+    return character.isalnum() or character in ("_", "-")
