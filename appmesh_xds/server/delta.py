@@ -87,8 +87,8 @@ class Delta(Stream[_Type, DeltaRequest]):
         """The client has resources from an earlier stream."""
         self._resumed = True
         state.known.update(versions)
-        if state.type_url == ENDPOINTS and self._may_warm(versions):
-            state.known.update(dict.fromkeys(versions, UNSURE))
+        if state.type_url == ENDPOINTS:
+            state.known.update(dict.fromkeys(filter(self._may_warm, versions), UNSURE))
 
     def _unsubscribe(self, state: _Type, request: DeltaRequest) -> None:
         for name in request.unsubscribe:

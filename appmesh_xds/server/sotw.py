@@ -188,7 +188,7 @@ class Sotw(Stream[_Type, Request]):
         without_empty = {n: r for n, r in wanted.items() if n in self._goal(state.type_url)}
         for candidate in (wanted, without_empty):
             if set_version(candidate.values()) == version:
-                warming = state.type_url == ENDPOINTS and self._may_warm(candidate)
+                warming = state.type_url == ENDPOINTS and any(map(self._may_warm, candidate))
                 return None if warming else candidate
         if state.type_url == CLUSTER and version in self.memory:
             return _subscribed(state, {r.name: r for r in self.memory[version]})

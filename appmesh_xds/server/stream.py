@@ -268,11 +268,10 @@ class Stream(Generic[S, R]):
             if name in endpoints.known:
                 endpoints.known[name] = UNSURE
 
-    def _may_warm(self, names: Iterable[str]) -> bool:
-        """Whether one of these clusters may wait for endpoints that the client already had when it came: it
-        was sent on this stream, or Envoy holds back its request for clusters, which it does while one warms.
-        """
-        return not self._types[CLUSTER].asked or not self._sent_names.isdisjoint(names)
+    def _may_warm(self, cluster: str) -> bool:
+        """Whether a cluster may wait for endpoints that the client already had when it came: the cluster was
+        sent on this stream, or Envoy holds back its request for clusters, as it does while one warms."""
+        return not self._types[CLUSTER].asked or cluster in self._sent_names
 
     def _answered(self, state: S, request: R, names: Iterable[str]) -> Event:
         """The event of an ACK or NACK of a response that held `names`."""
