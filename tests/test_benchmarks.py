@@ -1,0 +1,28 @@
+"""The benchmarks run, at size 1; what they measure is for people to read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks import node, translate
+
+
+@pytest.mark.parametrize("sharing", ["shared", "unique"])
+def test_translate(sharing: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    translate.main(["--nodes", "3", "--backends", "1", "--repeats", "1", "--sharing", sharing])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(translate.TABLE) <= set(found)
+    assert found["bytes"] > 1000
+
+
+def test_node(capsys: pytest.CaptureFixture[str]) -> None:
+    node.main(["--backends", "1", "--seconds", "0"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["resources"] == 9
+    assert found["ratio_vs_envoy_data_plane"] > 0
