@@ -29,6 +29,7 @@ from appmesh_xds.server.protocol import (
     DeltaRequest,
     Event,
     GateTimeout,
+    Memory,
     Nack,
     Refused,
     Request,
@@ -69,13 +70,13 @@ class Talk:
         self.kind = kind
         self.now = 0.0
         self.newest: Snapshot | None = None
-        self.memory: dict[str, tuple[Resource, ...]] = {}
+        self.memory: Memory | None = None
         self.nonces_used: set[str] = set()
         self.events: list[Event] = []
         self.new_stream()
 
     def new_stream(self) -> None:
-        self.stream: Any = Sotw(memory=self.memory) if self.kind is Sotw else Delta()
+        self.stream: Any = self.kind(memory=self.memory)
         self.nonces: dict[str, list[str]] = {short: [] for short in TYPES}
         self.names: dict[str, tuple[str, ...]] = {}
         self.first = True
@@ -93,7 +94,7 @@ class Talk:
             self.now += float(rest)
             events = self.stream.advance(self.now)
         elif word in ("reconnect", "restart"):
-            self.memory = dict(self.stream.memory) if self.kind is Sotw and word == "reconnect" else {}
+            self.memory = self.stream.memory() if word == "reconnect" else None
             self.new_stream()
         else:
             assert word == ">", line

@@ -9,7 +9,7 @@ from ..resource import CLUSTER, ENDPOINTS, LISTENER, Resource
 from ..snapshot import set_version
 from . import wire
 from .limits import Limits
-from .messages import DeltaRequest, Event, Response
+from .messages import DeltaRequest, Event, Memory, Response
 from .stream import GATE_TIMEOUT, UNSURE, WILDCARD_TYPES, State, Stream
 
 _EVERYTHING: Final = "*"
@@ -20,7 +20,7 @@ _UNANSWERED: Final = 32
 
 
 class _Type(State):
-    __slots__ = ("held", "pending", "suspect", "unanswered")
+    __slots__ = ("doubt", "held", "pending", "suspect", "unanswered")
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
@@ -32,6 +32,8 @@ class _Type(State):
         self.held: set[str] = set()
         #: Versions that were in a refused response. They travel apart from others, which they may spoil.
         self.suspect: dict[str, str] = {}
+        #: Names and versions of refused responses, until a later response with the name is taken.
+        self.doubt: dict[str, str] = {}
 
 
 class Delta(Stream[_Type, DeltaRequest]):
@@ -42,8 +44,9 @@ class Delta(Stream[_Type, DeltaRequest]):
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         gate_timeout: float = GATE_TIMEOUT,
+        memory: Memory | None = None,
     ) -> None:
-        super().__init__(limits=limits, gate_timeout=gate_timeout)
+        super().__init__(limits=limits, gate_timeout=gate_timeout, memory=memory)
 
     def _state(self, type_url: str) -> _Type:
         return _Type(type_url)
@@ -68,7 +71,7 @@ class Delta(Stream[_Type, DeltaRequest]):
             state.wildcard = state.type_url in WILDCARD_TYPES and not request.subscribe
             state.pending = state.type_url in WILDCARD_TYPES and not request.versions
         self._subscribe(state, request)
-        if first and request.versions:
+        if first:
             self._resume(state, request.versions)
         self._unsubscribe(state, request)
         return events
@@ -84,9 +87,15 @@ class Delta(Stream[_Type, DeltaRequest]):
             state.held.discard(name)
 
     def _resume(self, state: _Type, versions: Mapping[str, str]) -> None:
-        """The client has resources from an earlier stream."""
-        self._resumed = True
+        """What the client has from an earlier stream."""
+        doubts = self._remembered.doubts.get(state.type_url, {})
+        if versions or doubts:
+            self._resumed = True
         state.known.update(versions)
+        for name, version in doubts.items():
+            if versions.get(name, _ABSENT) != version and (state.wildcard or name in state.names):
+                state.known[name] = UNSURE
+                state.doubt[name] = version
         if state.type_url == ENDPOINTS:
             state.known.update(dict.fromkeys(filter(self._may_warm, versions), UNSURE))
 
@@ -105,6 +114,7 @@ class Delta(Stream[_Type, DeltaRequest]):
     def _taken(self, state: _Type, names: dict[str, str]) -> None:
         for name, version in names.items():
             state.suspect.pop(name, None)
+            state.doubt.pop(name, None)
             if version == state.known.get(name) == _ABSENT and name not in state.names:
                 del state.known[name]
 
@@ -116,7 +126,7 @@ class Delta(Stream[_Type, DeltaRequest]):
                 continue
             state.known[name] = UNSURE
             state.held.add(name)
-            state.suspect[name] = version
+            state.suspect[name] = state.doubt[name] = version
 
     def _changed(self, state: _Type) -> None:
         state.held.clear()
@@ -179,6 +189,12 @@ class Delta(Stream[_Type, DeltaRequest]):
 
     def _unanswered(self, state: _Type) -> bool:
         return bool(state.unanswered)
+
+    def _doubts(self, state: _Type) -> Mapping[str, str]:
+        doubts = dict(state.doubt)
+        for names in state.unanswered.values():
+            doubts.update(names)
+        return doubts
 
     def _settled(self, state: _Type) -> bool:
         if not state.asked:

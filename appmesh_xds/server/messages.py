@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from ..resource import Resource
+
 
 class Request(Struct, frozen=True, kw_only=True):
     """A DiscoveryRequest (state of the world), as far as a server needs it."""
@@ -56,6 +58,16 @@ class Response(Struct, frozen=True, kw_only=True):
             f"Response(type_url={self.type_url!r}, nonce={self.nonce!r}, version={self.version!r}, "
             f"names={self.names!r}, removed={self.removed!r}, data=[{len(self.data)} bytes])"
         )
+
+
+class Memory(Struct, frozen=True, kw_only=True):
+    """What one stream leaves for the next one of the same node. Streams work without; see `Stream.memory`."""
+
+    #: State of the world: clusters by the version of the response that held them, newest last.
+    clusters: Mapping[str, tuple[Resource, ...]] = {}
+    #: By type: names and versions of what was sent and not taken, as far as was heard. Some of it may have
+    #: been: Envoy takes the good resources of a response that it refuses, and does not say so later.
+    doubts: Mapping[str, Mapping[str, str]] = {}
 
 
 class Connected(Struct, frozen=True, kw_only=True):

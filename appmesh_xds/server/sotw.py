@@ -9,16 +9,16 @@ from ..resource import CLUSTER, ENDPOINTS, Resource
 from ..snapshot import set_version
 from . import wire
 from .limits import Limits
-from .messages import Event, Request, Response
+from .messages import Event, Memory, Request, Response
 from .stream import GATE_TIMEOUT, UNSURE, WILDCARD_TYPES, State, Stream
 
 #: How many sets of clusters a stream remembers for the next one.
-_REMEMBERED: Final = 4
+_REMEMBERED: Final = 16
 _EVERYTHING: Final = "*"
 
 
 class _Type(State):
-    __slots__ = ("kept", "named", "nonce", "refused", "sent", "unanswered", "version")
+    __slots__ = ("doubt", "had", "kept", "named", "nonce", "refused", "sent", "unanswered")
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
@@ -27,11 +27,13 @@ class _Type(State):
         #: Of the last response; only a request that carries it counts.
         self.nonce = ""
         #: What the client had when it came, until it is compared with the snapshot.
-        self.version: str | None = None
+        self.had: str | None = None
         #: What the last response held, by name. None before one, or before what equals one.
         self.sent: dict[str, Resource] | None = None
         self.unanswered = False
         self.refused = False
+        #: Version of a response that the client may have taken in part; None when it took the last one.
+        self.doubt: str | None = None
         #: Of clusters and listeners: what the client took last, which it keeps until it may be removed.
         self.kept: dict[str, Resource] = {}
 
@@ -41,7 +43,7 @@ class Sotw(Stream[_Type, Request]):
 
     A response that lacks a cluster removes it. So clusters which left the snapshot stay in responses, as the
     client has them, until nothing refers to them. What a client that comes back has is known by its version
-    alone: `memory` of its former stream, when there is one, says what that version held. Without it (the
+    alone: the memory of its former stream, when there is one, says what that version held. Without it (the
     server started anew) clusters that the snapshot lacks go at once.
     """
 
@@ -50,11 +52,11 @@ class Sotw(Stream[_Type, Request]):
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         gate_timeout: float = GATE_TIMEOUT,
-        memory: Mapping[str, tuple[Resource, ...]] | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        super().__init__(limits=limits, gate_timeout=gate_timeout)
-        #: Sets of clusters by their version, newest last: for the next stream of this node.
-        self.memory: dict[str, tuple[Resource, ...]] = dict(memory or {})
+        super().__init__(limits=limits, gate_timeout=gate_timeout, memory=memory)
+        #: Sets of clusters by their version, newest last.
+        self._sets = dict(self._remembered.clusters)
 
     def _state(self, type_url: str) -> _Type:
         return _Type(type_url)
@@ -73,7 +75,8 @@ class Sotw(Stream[_Type, Request]):
             state.asked = True
             if request.version:
                 self._resumed = True
-                state.version = request.version
+                state.had = request.version
+            state.doubt = self._remembered.doubts.get(state.type_url, {}).get("")
         events = [self._verdict(state, request)] if request.nonce and state.unanswered else []
         self._subscribe(state, names)
         return events
@@ -83,7 +86,7 @@ class Sotw(Stream[_Type, Request]):
         state.unanswered = False
         state.refused = request.error is not None
         if not state.refused:
-            state.kept = sent
+            state.kept, state.doubt = sent, None
         return self._answered(state, request, sent)
 
     def _subscribe(self, state: _Type, names: set[str]) -> None:
@@ -109,6 +112,7 @@ class Sotw(Stream[_Type, Request]):
             self._note_clusters(state, content, version)
         state.known.update((name, resource.version) for name, resource in content.items())
         state.sent, state.nonce, state.unanswered, state.refused = content, nonce, True, False
+        state.doubt = version
         return Response(
             type_url=state.type_url,
             nonce=nonce,
@@ -135,6 +139,13 @@ class Sotw(Stream[_Type, Request]):
     def _unanswered(self, state: _Type) -> bool:
         return state.unanswered
 
+    def _doubts(self, state: _Type) -> Mapping[str, str]:
+        # A version of this variant is of a whole response.
+        return {} if state.doubt is None else {"": state.doubt}
+
+    def _clusters(self) -> Mapping[str, tuple[Resource, ...]]:
+        return self._sets
+
     def _settled(self, state: _Type) -> bool:
         if not state.asked:
             return True
@@ -153,10 +164,10 @@ class Sotw(Stream[_Type, Request]):
         self._remember(version, content.values())
 
     def _remember(self, version: str, clusters: Iterable[Resource]) -> None:
-        self.memory.pop(version, None)
-        self.memory[version] = tuple(clusters)
-        while len(self.memory) > _REMEMBERED:
-            del self.memory[next(iter(self.memory))]
+        self._sets.pop(version, None)
+        self._sets[version] = tuple(clusters)
+        while len(self._sets) > _REMEMBERED:
+            del self._sets[next(iter(self._sets))]
 
     def _give_up_waiting(self) -> None:
         # Routes of this snapshot go out now, and refer to its clusters.
@@ -167,7 +178,7 @@ class Sotw(Stream[_Type, Request]):
 
     def _resume(self, state: _Type) -> None:
         """Compares the version that the client came with to what it would be sent."""
-        version, state.version = state.version, None
+        version, state.had = state.had, None
         if version is None:
             return
         had = self._had(state, version)
@@ -176,11 +187,14 @@ class Sotw(Stream[_Type, Request]):
             state.known = dict.fromkeys(state.names, UNSURE)
         if had is None:
             return
-        state.sent = state.kept = had
-        for name, resource in had.items():
-            state.known[name] = resource.version
+        state.kept = had
         if state.type_url == CLUSTER:
             self._remember(version, had.values())
+        if state.doubt not in (None, version):
+            return  # it has that, and perhaps some of what came later
+        state.doubt, state.sent = None, had
+        for name, resource in had.items():
+            state.known[name] = resource.version
 
     def _had(self, state: _Type, version: str) -> dict[str, Resource] | None:
         """What a version held, if that is known."""
@@ -190,8 +204,8 @@ class Sotw(Stream[_Type, Request]):
             if set_version(candidate.values()) == version:
                 warming = state.type_url == ENDPOINTS and any(map(self._may_warm, candidate))
                 return None if warming else candidate
-        if state.type_url == CLUSTER and version in self.memory:
-            return _subscribed(state, {r.name: r for r in self.memory[version]})
+        if state.type_url == CLUSTER and version in self._sets:
+            return _subscribed(state, {r.name: r for r in self._sets[version]})
         return None
 
 

@@ -9,7 +9,7 @@ transport can take a response. So a newer snapshot overtakes an older one by its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from ..resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPE_URLS, Resource
@@ -21,6 +21,7 @@ from .messages import (
     DeltaRequest,
     Event,
     GateTimeout,
+    Memory,
     Nack,
     Refused,
     Request,
@@ -74,13 +75,14 @@ class Stream(Generic[S, R]):
     is in seconds, from any clock that does not go back. `deadline` says when to call `advance` at the latest.
     """
 
-    def __init__(self, *, limits: Limits, gate_timeout: float) -> None:
+    def __init__(self, *, limits: Limits, gate_timeout: float, memory: Memory | None) -> None:
         #: The client's node, from its first message; later ones cannot change it.
         self.node_id: str | None = None
         #: True after `Refused`.
         self.refused = False
         self._limits = limits
         self._gate_timeout = gate_timeout
+        self._remembered = Memory() if memory is None else memory
         self._bucket = TokenBucket(limits.requests_per_second, limits.burst)
         self._types: dict[str, S] = {url: self._state(url) for url in TYPE_URLS}
         self._target: dict[str, dict[str, Resource]] | None = None
@@ -152,6 +154,21 @@ class Stream(Generic[S, R]):
         """When `advance` must be called at the latest; None when time changes nothing."""
         waiting = (self._gate_deadline, self._grace if self._resumed else None)
         return min((at for at in waiting if at is not None), default=None)
+
+    def memory(self) -> Memory:
+        """What to give to the next stream of this node, when this one has ended.
+
+        It makes no difference to a client that took everything it was sent. Of one that did not, what it has
+        can be known only in part, and with it nothing is lost: clusters stay until their routes are gone, and
+        what may be half taken is sent again.
+        """
+        doubts = {
+            url: self._doubts(state) if state.asked else self._remembered.doubts.get(url, {})
+            for url, state in self._types.items()
+        }
+        return Memory(
+            clusters=self._clusters(), doubts={url: names for url, names in doubts.items() if names}
+        )
 
     # --- output -------------------------------------------------------------------------------------------
 
@@ -225,6 +242,14 @@ class Stream(Generic[S, R]):
     def _unanswered(self, state: S) -> bool:
         """Whether a response is out that the client has neither taken nor refused."""
         raise NotImplementedError
+
+    def _doubts(self, state: S) -> Mapping[str, str]:
+        """`Memory.doubts` of a type."""
+        raise NotImplementedError
+
+    def _clusters(self) -> Mapping[str, tuple[Resource, ...]]:
+        """`Memory.clusters`"""
+        return self._remembered.clusters
 
     def _changed(self, state: S) -> None:
         """The snapshot's resources of a type are others now."""
