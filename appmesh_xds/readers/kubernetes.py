@@ -181,9 +181,16 @@ class _Cluster:
         self.problems: list[Problem] = []
 
     def read(self) -> Iterator[Found | Problem]:
+        seen: list[tuple[str, dict[str, Any]]] = []
         for one in self.objects:
             if one.kind == "BackendGroup":
                 continue
+            if one.kind == "Mesh":
+                # Manifests of several clusters each hold the mesh that they share.
+                same = (self._own(one), one.spec)
+                if same in seen:
+                    continue
+                seen.append(same)
             mesh = self._mesh_name(one)
             found = list(self._resources(one, mesh)) if mesh is not None else []
             yield from self.problems
@@ -208,13 +215,13 @@ class _Cluster:
         reference = _mapping(one.spec.get("meshRef")).get("name")
         if isinstance(reference, str):
             return self.aws_name("Mesh", "", reference)
-        matching = [mesh for mesh in self.meshes if self._selects(mesh, one.namespace)]
-        if len(matching) > 1 and self.context.mesh is not None:
-            matching = [mesh for mesh in matching if self._own(mesh) == self.context.mesh] or matching
+        matching = {self._own(mesh) for mesh in self.meshes if self._selects(mesh, one.namespace)}
+        if len(matching) > 1 and self.context.mesh in matching:
+            return self.context.mesh
         if len(matching) == 1:
-            return self._own(matching[0])
-        if len(matching) > 1:
-            names = ", ".join(sorted(self._own(mesh) for mesh in matching))
+            return matching.pop()
+        if matching:
+            names = ", ".join(sorted(matching))
             self._report(
                 one,
                 ".metadata.namespace",
