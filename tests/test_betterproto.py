@@ -7,6 +7,8 @@ import warnings
 
 import pytest
 from google.protobuf.message import DecodeError
+from hypothesis import HealthCheck, given, settings
+from strategies import meshes, options
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -17,10 +19,11 @@ with warnings.catch_warnings():
 
     from appmesh_xds import betterproto
 
+import appmesh_xds as am
 from appmesh_xds import proto, render, spec
 from appmesh_xds.envoy import clusters, tls
 from appmesh_xds.facts import FileTrust
-from appmesh_xds.resource import Resource
+from appmesh_xds.resource import TYPE_NAMES, Resource
 
 CERTIFICATE = spec.FileCertificate(certificate_chain="/c.crt", private_key="/c.key")
 
@@ -124,3 +127,15 @@ def test_empty_messages_are_falsy() -> None:
 def test_an_any_of_any_kind_shows() -> None:
     listener = betterproto.convert(proto.Listener(name="l"))
     assert betterproto.to_dict(listener) == {"name": "l"}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(meshes(), options)
+def test_generated_meshes_are_the_same_in_both_views(mesh: am.Mesh, chosen: am.Options) -> None:
+    for proxy in mesh.proxies():
+        snapshot = am.translate(mesh, proxy, chosen)
+        view = betterproto.snapshot(snapshot)
+        for type_url, messages in zip(TYPE_NAMES.values(), view, strict=True):
+            for resource, message in zip(snapshot.resources(type_url), messages, strict=True):
+                assert betterproto.to_dict(message) == render.to_dict(resource.message())
+                assert betterproto.resource(message) == resource
