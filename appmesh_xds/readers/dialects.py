@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import Problem
-from . import api, kubernetes, terraform
+from . import api, cloudformation, kubernetes, terraform
 from .found import Context, Found
 from .text import Document
 
@@ -28,6 +28,7 @@ def _read_api(found: Sequence[Document], context: Context) -> Iterator[Found | P
 API = Dialect("api", api.recognise, _read_api)
 #: In the order in which they are asked whether a document is theirs.
 DIALECTS: tuple[Dialect, ...] = (
+    Dialect("cloudformation", cloudformation.recognise, cloudformation.read),
     Dialect("kubernetes", kubernetes.recognise, kubernetes.read),
     Dialect("terraform", terraform.recognise, terraform.read),
     API,
