@@ -267,6 +267,20 @@ TRACES = {
         snapshot eds=a2,b2
         < EDS b2
     """,
+    "refused when it was outdated already": """
+        snapshot cds=a1,b1 lds=l1
+        > CDS
+        < CDS a1 b1
+        snapshot cds=b1 lds=l1
+        > CDS nack:a
+        ! nack CDS a: a
+        < CDS b1
+        > LDS
+        > CDS ack
+        < LDS l1
+        > LDS ack
+        < CDS -a
+    """,
     "endpoints that were refused come again with their cluster": """
         snapshot cds=a1 eds=a1
         > CDS

@@ -439,6 +439,32 @@ TRACES = {
         < LDS l2
         < RDS r2
     """,
+    "names that come with new listeners are new, whatever version the client had": """
+        snapshot cds=a1 lds=l1 rds=r1
+        > CDS had:a1
+        > LDS had:
+        < LDS l1
+        > RDS r had:r1
+        < RDS r1
+    """,
+    "a cluster that goes back gets its endpoints again": """
+        snapshot cds=a1 eds=a1 lds=l1
+        > CDS
+        < CDS a1
+        > EDS a
+        < EDS a1
+        > EDS ack
+        > CDS ack
+        > LDS
+        < LDS l1
+        > LDS ack
+        snapshot cds=a2 eds=a1 lds=l2
+        < CDS a2
+        < EDS a1
+        snapshot cds= lds=l3
+        < CDS a1
+        < EDS a1
+    """,
     "clusters never asked for": """
         snapshot cds=a2 lds=l2
         > LDS had:l1

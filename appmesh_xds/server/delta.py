@@ -121,11 +121,14 @@ class Delta(Stream[_Type, DeltaRequest]):
     def _refused(self, state: _Type, names: dict[str, str]) -> None:
         """Nothing of a refused response is known to have been taken: some of it may have been."""
         later = {name for others in state.unanswered.values() for name in others}
+        goal = self._goal(state.type_url)
+        outdated = any(version != (goal[n].version if n in goal else _ABSENT) for n, version in names.items())
         for name, version in names.items():
             if name in later or (not state.wildcard and name not in state.names):
                 continue
             state.known[name] = UNSURE
-            state.held.add(name)
+            if not outdated:
+                state.held.add(name)
             state.suspect[name] = state.doubt[name] = version
 
     def _changed(self, state: _Type) -> None:
@@ -150,7 +153,7 @@ class Delta(Stream[_Type, DeltaRequest]):
         if state.type_url == CLUSTER:
             self._sent_clusters([resource.name for resource in resources])
         sent = {resource.name: resource.version for resource in resources}
-        state.known.update(sent)
+        self._note_sent(state, resources)
         for name in removed:
             state.known[name] = sent[name] = _ABSENT
         state.unanswered[nonce] = sent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from ..resource import CLUSTER, ENDPOINTS, Resource
+from ..resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
 from ..snapshot import set_version
 from . import wire
 from .limits import Limits
@@ -75,7 +75,7 @@ class Sotw(Stream[_Type, Request]):
             state.asked = True
             if request.version:
                 self._resumed = True
-                state.had = request.version
+                state.had = "" if self._may_be_new(state) else request.version
             state.doubt = self._remembered.doubts.get(state.type_url, {}).get("")
         events = [self._verdict(state, request)] if request.nonce and state.unanswered else []
         self._subscribe(state, names)
@@ -110,7 +110,7 @@ class Sotw(Stream[_Type, Request]):
         version, nonce = set_version(content.values()), self._next_nonce()
         if state.type_url == CLUSTER:
             self._note_clusters(state, content, version)
-        state.known.update((name, resource.version) for name, resource in content.items())
+        self._note_sent(state, content.values())
         state.sent, state.nonce, state.unanswered, state.refused = content, nonce, True, False
         state.doubt = version
         return Response(
@@ -175,6 +175,12 @@ class Sotw(Stream[_Type, Request]):
         clusters.kept = clusters.kept | (clusters.sent or {})
 
     # --- coming back --------------------------------------------------------------------------------------
+
+    def _may_be_new(self, state: _Type) -> bool:
+        """Whether the names of a first request may come from what was sent on this stream. Then they are not
+        what the version is of: a client keeps the version of a type when its last name is gone."""
+        listeners, clusters = bool(self._types[LISTENER].nonce), bool(self._types[CLUSTER].nonce)
+        return {ROUTES: listeners, SECRET: listeners or clusters}.get(state.type_url, False)
 
     def _resume(self, state: _Type) -> None:
         """Compares the version that the client came with to what it would be sent."""

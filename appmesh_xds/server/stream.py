@@ -50,7 +50,7 @@ UNSURE: Final[None] = None
 class State:
     """One type on one stream."""
 
-    __slots__ = ("asked", "known", "names", "type_url", "wildcard")
+    __slots__ = ("asked", "known", "last", "names", "type_url", "wildcard")
 
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
@@ -61,6 +61,8 @@ class State:
         self.names: set[str] = set()
         #: What the client has once it read all that was sent: name to version, or `UNSURE`.
         self.known: dict[str, str | None] = {}
+        #: Of endpoints: what was sent last under each name.
+        self.last: dict[str, Resource] = {}
 
 
 S = TypeVar("S", bound=State)
@@ -271,18 +273,28 @@ class Stream(Generic[S, R]):
             wanted = {name: goal[name] for name in state.names if name in goal}
         if state.type_url in (ENDPOINTS, ROUTES):
             for name in state.names - wanted.keys():
-                if empty := self._empty(state, name):
-                    wanted[name] = empty
+                if stand_in := self._stand_in(state, name):
+                    wanted[name] = stand_in
         return dict(sorted(wanted.items()))
 
-    def _empty(self, state: S, name: str) -> Resource | None:
+    def _stand_in(self, state: S, name: str) -> Resource | None:
         """The answer to a name that the snapshot does not hold: without one, Envoy waits for 15 seconds.
 
         But what the client has under that name stays as it is while something that it still has (a draining
-        listener, a cluster that is about to go) uses it.
+        listener, a cluster that is about to go) uses it. If it waits for it again, it gets it again.
         """
         belongs = state.type_url == ENDPOINTS and name in self._goal(CLUSTER)
-        return wire.empty_resource(state.type_url, name) if belongs or name not in state.known else None
+        if belongs or name not in state.known:
+            return wire.empty_resource(state.type_url, name)
+        return state.last.get(name) if state.known[name] is UNSURE else None
+
+    def _note_sent(self, state: S, resources: Iterable[Resource]) -> None:
+        for resource in resources:
+            state.known[resource.name] = resource.version
+            if state.type_url == ENDPOINTS:
+                state.last[resource.name] = resource
+        if len(state.last) > len(state.names):
+            state.last = {name: last for name, last in state.last.items() if name in state.names}
 
     def _sent_clusters(self, names: Collection[str]) -> None:
         """Envoy warms a changed cluster until its endpoints are sent again, changed or not (envoy-notes
