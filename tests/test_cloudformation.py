@@ -125,7 +125,7 @@ def test_functions(tmp_path: Path) -> None:
             "known after deployment",
             "--external Balancer.DNSName=",
         ),
-        (("TLS: !If", "Tls: !If"), "unknown field", ""),
+        (("TLS: !If", "Tls: !If"), "unknown property 'Tls'", "did you mean TLS?"),
         (
             ("Listeners:\n        - PortMapping", "listeners:\n        - PortMapping"),
             "unknown property",
