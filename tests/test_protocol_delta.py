@@ -263,6 +263,7 @@ TRACES = {
         < EDS a2
         > EDS nack#1:a
         ! nack EDS a: a
+        < EDS b1
         > EDS ack#2
         snapshot eds=a2,b2
         < EDS b2

@@ -1,0 +1,246 @@
+"""What both variants of a stream do at their edges: events, limits, strange input, and bytes."""
+
+from __future__ import annotations
+
+import pytest
+from traces import snapshot
+
+from appmesh_xds import proto
+from appmesh_xds.resource import CLUSTER, ENDPOINTS, SECRET
+from appmesh_xds.server import wire
+from appmesh_xds.server.limits import TokenBucket
+from appmesh_xds.server.messages import Memory
+from appmesh_xds.server.protocol import (
+    Ack,
+    Connected,
+    Delta,
+    DeltaRequest,
+    Limits,
+    Nack,
+    Refused,
+    Request,
+    Sotw,
+    UnknownType,
+)
+from appmesh_xds.server.redact import printable, redact
+
+NODE = "mesh/m/virtualNode/n"
+KEY = "-----BEGIN PRIVATE KEY-----\\nMIIEvSECRET\\n-----END PRIVATE KEY-----"
+
+
+def test_the_first_message_says_who_it_is() -> None:
+    stream = Sotw()
+    assert stream.receive(Request(type_url=CLUSTER, node_id=NODE), 0) == [Connected(node_id=NODE)]
+    assert stream.receive(Request(type_url=ENDPOINTS, node_id="mesh/m/virtualNode/other"), 0) == []
+    assert stream.node_id == NODE
+
+
+@pytest.mark.parametrize("stream", [Sotw(), Delta()])
+def test_a_first_message_without_a_node_is_refused(stream: Sotw | Delta) -> None:
+    message = Request(type_url=CLUSTER) if isinstance(stream, Sotw) else DeltaRequest(type_url=CLUSTER)
+    (refused,) = stream.receive(message, 0)  # type: ignore[arg-type]
+    assert refused == Refused(limit=False, text="the first message names no node")
+    stream.update(snapshot(cds="a1"), 0)
+    assert stream.refused and stream.respond(0) is None
+
+
+def test_acks_and_nacks_are_events() -> None:
+    stream = Sotw()
+    stream.receive(Request(type_url=CLUSTER, node_id=NODE), 0)
+    stream.update(snapshot(cds="a1,ab1"), 0)
+    first = stream.respond(0)
+    assert first is not None
+    taken = Request(type_url=CLUSTER, nonce=first.nonce, version=first.version)
+    assert stream.receive(taken, 0) == [Ack(type_url=CLUSTER, nonce=first.nonce)]
+    assert stream.receive(taken, 0) == [], "one response has one answer"
+    stream.update(snapshot(cds="a1,ab2"), 0)
+    second = stream.respond(0)
+    assert second is not None
+    refused = Request(type_url=CLUSTER, nonce=second.nonce, error=f"ab: bad {KEY}\nmore")
+    assert stream.receive(refused, 0) == [
+        Nack(type_url=CLUSTER, nonce=second.nonce, text="ab: bad [redacted]", resources=("ab",))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Error adding/updating cluster(s) z_80: Invalid path, z_8080: too", ("z_80", "z_8080")),
+        ("z_8080: Invalid", ("z_8080",)),
+        ("'z_80' is bad", ("z_80",)),
+        ("xz_80 z_80-1 z_801", ()),
+        ("z_801 and z_80", ("z_80",)),
+    ],
+)
+def test_the_resources_that_a_refusal_names(text: str, names: tuple[str, ...]) -> None:
+    stream = Delta()
+    stream.receive(DeltaRequest(type_url=CLUSTER, node_id=NODE), 0)
+    stream.update(snapshot(cds="z_801,z_80801"), 0)
+    response = stream.respond(0)
+    assert response is not None and response.names == ("z_80", "z_8080")
+    (event,) = stream.receive(DeltaRequest(type_url=CLUSTER, nonce=response.nonce, error=text), 0)
+    assert isinstance(event, Nack) and event.resources == names
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+def test_too_many_names() -> None:
+    limits = Limits(names=3)
+    stream = Sotw(limits=limits)
+    assert len(stream.receive(Request(type_url=ENDPOINTS, node_id=NODE, names=("a", "b", "c")), 0)) == 1
+    (refused,) = stream.receive(Request(type_url=ENDPOINTS, names=tuple("abcd")), 0)
+    assert refused == Refused(limit=True, text=f"4 names of {ENDPOINTS}, 3 can be")
+    assert stream.receive(Request(type_url=ENDPOINTS), 0) == []
+
+
+def test_too_many_names_little_by_little() -> None:
+    stream = Delta(limits=Limits(names=3))
+    stream.receive(DeltaRequest(type_url=ENDPOINTS, node_id=NODE, subscribe=("a", "b", "c")), 0)
+    assert stream.receive(DeltaRequest(type_url=ENDPOINTS, subscribe=("d",), unsubscribe=("a",)), 0) == []
+    (refused,) = stream.receive(DeltaRequest(type_url=ENDPOINTS, subscribe=("e",)), 0)
+    assert isinstance(refused, Refused) and refused.limit
+
+
+def test_too_many_versions() -> None:
+    stream = Delta(limits=Limits(names=3))
+    events = stream.receive(
+        DeltaRequest(type_url=CLUSTER, node_id=NODE, versions=dict.fromkeys("abcd", "1")), 0
+    )
+    assert isinstance(events[-1], Refused)
+
+
+def test_too_many_requests() -> None:
+    stream = Sotw(limits=Limits(requests_per_second=10, burst=2))
+    first = Request(type_url=CLUSTER, node_id=NODE)
+    assert [len(stream.receive(first, now)) for now in (0, 0, 0.1, 0.2)] == [1, 0, 0, 0]
+    assert stream.receive(first, 0.21) == [Refused(limit=True, text="more than 10 requests a second")]
+
+
+def test_a_token_bucket_fills_up_to_its_burst() -> None:
+    bucket = TokenBucket(rate=1, burst=3)
+    assert [bucket.take(now) for now in (0, 0, 0, 0, 1, 1, 100, 100, 100, 100)] == [
+        *(True, True, True, False),
+        *(True, False),
+        *(True, True, True, False),
+    ]
+
+
+def test_strange_types_are_reported_once_and_a_few() -> None:
+    stream = Sotw()
+    stream.receive(Request(type_url=CLUSTER, node_id=NODE), 0)
+    events = [stream.receive(Request(type_url=f"t{n}\n"), 0) for n in (1, 1, *range(2, 100))]
+    reported = [event for some in events for event in some]
+    assert reported == [UnknownType(type_url=f"t{n}\\n") for n in range(1, 9)]
+
+
+# --- text of clients ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Invalid path: /nope", "Invalid path: /nope"),
+        ("Proto constraint validation failed: x\nkey: SECRET", "Proto constraint validation failed: x"),
+        ("one\r\ntwo", "one"),
+        ("before goo.gle/debugstr {SECRET}", "before "),
+        (f"a {KEY} b", "a [redacted] b"),
+        ("a -----BEGIN RSA PRIVATE KEY-----\\nSECRET", "a [redacted]"),
+        ("-----BEGIN PRIVATE KEY-----\nSECRET", "[redacted]"),
+        (f"{KEY} and {KEY}", "[redacted] and [redacted]"),
+        ('"inline_bytes": "LS0tLS1CRUdJTiBQUklWQVRFSECRET=="', '"inline_bytes": "[redacted]"'),
+        ("\x1b[31mred\x00", "\\x1b[31mred\\x00"),
+        ("ünï\u2028", "\\xfcn\\xef\\u2028"),
+        ("", ""),
+    ],
+)
+def test_redaction(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def test_texts_are_short() -> None:
+    assert redact("x" * 5_000_000) == "x" * 1021 + "..."
+    assert redact("x" * 1024) == "x" * 1024
+    assert len(redact("\x00" * 1024)) == 1024
+    assert len(printable("é" * 2000)) == 1024
+
+
+# --- bytes --------------------------------------------------------------------------------------------------
+
+
+def test_responses_do_not_show_their_bytes() -> None:
+    stream = Sotw()
+    stream.receive(Request(type_url=SECRET, names=("s",), node_id=NODE), 0)
+    stream.update(snapshot(sds="s1"), 0)
+    response = stream.respond(0)
+    assert response is not None and b"s1" in response.data
+    assert "s1" not in repr(response)
+
+
+def test_empty_resources_are_what_envoy_expects() -> None:
+    endpoints = wire.empty_resource(ENDPOINTS, "a/ü")
+    assert endpoints is not None
+    assert endpoints.message() == proto.ClusterLoadAssignment(cluster_name="a/ü")
+    assert endpoints.version == endpoints.of(endpoints.message()).version
+    assert wire.empty_resource(SECRET, "s") is None
+
+
+def test_requests_are_taken_apart() -> None:
+    message = proto.DiscoveryRequest(
+        type_url=CLUSTER, version_info="v", response_nonce="7", resource_names=["a", "b"]
+    )
+    message.node.id = NODE
+    decoded = wire.request(message.SerializeToString())
+    assert decoded == Request(
+        type_url=CLUSTER, version="v", nonce="7", names=("a", "b"), error=None, node_id=NODE
+    )
+    message.error_detail.message = ""
+    message.error_detail.code = 13
+    assert wire.request(message.SerializeToString()).error == "", "an error without a text is one"
+
+
+def test_delta_requests_are_taken_apart() -> None:
+    message = proto.DeltaDiscoveryRequest(
+        type_url=CLUSTER,
+        resource_names_subscribe=["a"],
+        resource_names_unsubscribe=["b"],
+        response_nonce="7",
+        initial_resource_versions={"a": "1"},
+    )
+    message.error_detail.message = "no"
+    decoded = wire.delta_request(message.SerializeToString())
+    assert decoded == DeltaRequest(
+        type_url=CLUSTER, subscribe=("a",), unsubscribe=("b",), nonce="7", versions={"a": "1"}, error="no"
+    )
+
+
+@pytest.mark.parametrize("decode", [wire.request, wire.delta_request])
+@pytest.mark.parametrize("data", [b"\xff", b"\x1a\x05ab", b"\x22\x02\xff\xfe"])
+def test_what_is_no_request_is_an_error(decode: object, data: bytes) -> None:
+    assert callable(decode)
+    with pytest.raises(ValueError, match=r"not a (Delta)?DiscoveryRequest"):
+        decode(data)
+
+
+def test_a_stream_leaves_nothing_when_all_was_taken() -> None:
+    stream = Delta()
+    stream.receive(DeltaRequest(type_url=CLUSTER, node_id=NODE), 0)
+    stream.update(snapshot(cds="a1"), 0)
+    response = stream.respond(0)
+    assert response is not None
+    assert stream.memory() == Memory(doubts={CLUSTER: {"a": "1"}})
+    stream.receive(DeltaRequest(type_url=CLUSTER, nonce=response.nonce), 0)
+    assert stream.memory() == Memory()
+
+
+def test_deadlines() -> None:
+    stream = Sotw(gate_timeout=30)
+    assert stream.deadline is None
+    stream.receive(Request(type_url=CLUSTER, node_id=NODE), 5)
+    stream.update(snapshot(cds="a1"), 5)
+    assert stream.deadline is None
+    response = stream.respond(7)
+    assert response is not None and stream.deadline == 37
+    stream.receive(Request(type_url=CLUSTER, nonce=response.nonce), 8)
+    assert stream.deadline is None
+    assert stream.advance(100) == []
