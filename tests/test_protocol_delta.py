@@ -282,6 +282,13 @@ TRACES = {
         > LDS ack
         < CDS -a
     """,
+    "refused beside something empty": """
+        snapshot cds=a1,b1 eds=b1
+        > EDS a b
+        < EDS a0 b1
+        > EDS nack:b
+        ! nack EDS b: b
+    """,
     "endpoints that were refused come again with their cluster": """
         snapshot cds=a1 eds=a1
         > CDS

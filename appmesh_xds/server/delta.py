@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..resource import CLUSTER, ENDPOINTS, LISTENER, Resource
 from ..snapshot import set_version
@@ -19,15 +19,25 @@ _ABSENT: Final = "absent"
 _UNANSWERED: Final = 32
 
 
+class _Sent(NamedTuple):
+    """A response."""
+
+    generation: int
+    #: Names and versions, `_ABSENT` for removals.
+    names: dict[str, str]
+
+
 class _Type(State):
-    __slots__ = ("doubt", "held", "pending", "suspect", "unanswered")
+    __slots__ = ("doubt", "generation", "held", "pending", "suspect", "unanswered")
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
         #: Even nothing is an answer that a new client waits for.
         self.pending = False
-        #: Responses without an answer, oldest first: nonce to names and versions, `_ABSENT` for removals.
-        self.unanswered: dict[str, dict[str, str]] = {}
+        #: Counts the changes of the snapshot's resources of this type.
+        self.generation = 0
+        #: Responses without an answer by their nonce, oldest first.
+        self.unanswered: dict[str, _Sent] = {}
         #: Names of refused responses: not sent again until the snapshot's resources of this type change.
         self.held: set[str] = set()
         #: Versions that were in a refused response. They travel apart from others, which they may spoil.
@@ -59,13 +69,13 @@ class Delta(Stream[_Type, DeltaRequest]):
         if refusal := self._too_many(state, max(count, len(request.versions))):
             return refusal
         events: list[Event] = []
-        names = state.unanswered.pop(request.nonce, None)
-        if names is not None:
+        sent = state.unanswered.pop(request.nonce, None)
+        if sent is not None:
             if request.error is None:
-                self._taken(state, names)
+                self._taken(state, sent.names)
             else:
-                self._refused(state, names)
-            events.append(self._answered(state, request, names))
+                self._refused(state, sent)
+            events.append(self._answered(state, request, sent.names))
         first, state.asked = not state.asked, True
         if first:
             state.wildcard = state.type_url in WILDCARD_TYPES and not request.subscribe
@@ -118,20 +128,19 @@ class Delta(Stream[_Type, DeltaRequest]):
             if version == state.known.get(name) == _ABSENT and name not in state.names:
                 del state.known[name]
 
-    def _refused(self, state: _Type, names: dict[str, str]) -> None:
+    def _refused(self, state: _Type, sent: _Sent) -> None:
         """Nothing of a refused response is known to have been taken: some of it may have been."""
-        later = {name for others in state.unanswered.values() for name in others}
-        goal = self._goal(state.type_url)
-        outdated = any(version != (goal[n].version if n in goal else _ABSENT) for n, version in names.items())
-        for name, version in names.items():
+        later = {name for other in state.unanswered.values() for name in other.names}
+        for name, version in sent.names.items():
             if name in later or (not state.wildcard and name not in state.names):
                 continue
             state.known[name] = UNSURE
-            if not outdated:
+            if sent.generation == state.generation:
                 state.held.add(name)
             state.suspect[name] = state.doubt[name] = version
 
     def _changed(self, state: _Type) -> None:
+        state.generation += 1
         state.held.clear()
         goal = self._goal(state.type_url)
         state.suspect = {name: version for name, version in state.suspect.items() if name in goal}
@@ -156,7 +165,7 @@ class Delta(Stream[_Type, DeltaRequest]):
         self._note_sent(state, resources)
         for name in removed:
             state.known[name] = sent[name] = _ABSENT
-        state.unanswered[nonce] = sent
+        state.unanswered[nonce] = _Sent(state.generation, sent)
         state.pending = False
         return Response(
             type_url=state.type_url,
@@ -195,8 +204,8 @@ class Delta(Stream[_Type, DeltaRequest]):
 
     def _doubts(self, state: _Type) -> Mapping[str, str]:
         doubts = dict(state.doubt)
-        for names in state.unanswered.values():
-            doubts.update(names)
+        for sent in state.unanswered.values():
+            doubts.update(sent.names)
         return doubts
 
     def _settled(self, state: _Type) -> bool:

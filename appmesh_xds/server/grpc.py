@@ -1,0 +1,190 @@
+"""Aggregated discovery over gRPC: a thin shell around the state machines of `protocol`.
+
+    async with serve(source, listen="127.0.0.1:18000") as server:
+        await server.wait_closed()
+
+One task a stream reads, one writes. The writer asks the state machine for its next response only when the
+transport took the last one: nothing is queued, and what goes out is always the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from ..errors import UsageError
+from ..snapshot import Snapshot
+from .health import Health
+from .messages import Event, Memory
+from .protocol import Delta, Sotw
+from .session import Access, Peer, Session, Settings, log_event, no_keys
+from .source import SnapshotSource
+
+_SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+#: Attached to every connection. With gRPC's own defaults, which allow a ping in five minutes, healthy Envoys
+#: that ping every 30 seconds are reset about every two minutes.
+_OPTIONS: Final = (
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A second server on the same port shall fail, not take half of the connections.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_send_message_length", -1),
+    # gRPC adds or takes away up to a tenth by chance.
+    ("grpc.max_connection_age_ms", 30 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 5_000),
+)
+
+
+class Server:
+    """A running server; see `serve`."""
+
+    def __init__(
+        self,
+        source: SnapshotSource,
+        settings: Settings,
+        access: Callable[[Peer, Snapshot], Access],
+        observe: Callable[[str, Peer, Event], None],
+    ) -> None:
+        #: The bound port; 0 for a unix socket.
+        self.port = 0
+        self.settings = settings
+        self.source = source
+        self.access = access
+        self.observe = observe
+        self._memories: dict[str, Memory] = {}
+        self._streams: list[Session] = []
+        self._by_node: Counter[str] = Counter()
+        self._health = Health()
+        self._draining = False
+        self._closed = asyncio.Event()
+        self._grpc = grpc.aio.server(
+            handlers=(self._handler(), self._health.handler()),
+            options=(*_OPTIONS, ("grpc.max_receive_message_length", settings.request_bytes)),
+        )
+
+    def _handler(self) -> grpc.GenericRpcHandler:
+        def method(kind: type[Sotw] | type[Delta]) -> grpc.RpcMethodHandler[bytes, bytes]:
+            async def serve_stream(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+                await self._serve(kind, context)
+
+            return grpc.stream_stream_rpc_method_handler(serve_stream)
+
+        methods = {"StreamAggregatedResources": method(Sotw), "DeltaAggregatedResources": method(Delta)}
+        return grpc.method_handlers_generic_handler(_SERVICE, methods)
+
+    async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> None:
+        try:
+            if credentials is None:
+                self.port = self._grpc.add_insecure_port(listen)
+            else:
+                self.port = self._grpc.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            raise UsageError(f"cannot listen on {listen}: {error}") from None
+        await self._grpc.start()
+
+    async def _serve(
+        self, kind: type[Sotw] | type[Delta], context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> None:
+        if self._draining:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+        if len(self._streams) >= self.settings.streams:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
+        stream = Session(self, kind, context)
+        self._streams.append(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.remove(stream)
+            self._forget(stream)
+        await context.abort(*stream.end)
+
+    def admit(self, node_id: str) -> Memory | None:
+        """See `session.Host`."""
+        if self._by_node[node_id] >= self.settings.streams_per_node:
+            return None
+        self._by_node[node_id] += 1
+        return self._memories.get(node_id, Memory())
+
+    def _forget(self, stream: Session) -> None:
+        if stream.node is None:
+            return
+        self._by_node[stream.node] -= 1
+        if not self._by_node[stream.node]:
+            del self._by_node[stream.node]
+        if stream.machine is not None:
+            self._memories[stream.node] = stream.machine.memory()
+
+    def changed(self) -> None:
+        """Some snapshots are others now."""
+        for stream in self._streams:
+            stream.refresh()
+
+    async def drain(self) -> None:
+        """Takes no more streams, says so to health checks, ends streams one after another, then stops."""
+        if self._draining:
+            await self._closed.wait()
+            return
+        self._draining = True
+        self._health.stop()
+        streams = list(self._streams)
+        for stream in streams:
+            stream.finish(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+            await asyncio.sleep(self.settings.drain / len(streams))
+        await self._grpc.stop(1)
+        self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Returns when `drain` is done."""
+        await self._closed.wait()
+
+
+def _is_local(listen: str) -> bool:
+    if listen.startswith("unix:"):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@asynccontextmanager
+async def serve(
+    source: SnapshotSource,
+    *,
+    listen: str = "127.0.0.1:0",
+    credentials: grpc.ServerCredentials | None = None,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    access: Callable[[Peer, Snapshot], Access] = no_keys,
+    observe: Callable[[str, Peer, Event], None] = log_event,
+) -> AsyncIterator[Server]:
+    """Serves a source's snapshots for as long as the context lasts, then drains.
+
+    `listen` is `HOST:PORT`, port 0 for a free one, or `unix:PATH`. `access` says what a client may have; it
+    is asked again with every change. `observe` is called with the node's id (fit to print), the peer and the
+    event. Raises `UsageError` for an address beyond loopback without TLS, and for one that cannot be bound.
+    """
+    if credentials is None and not _is_local(listen):
+        raise UsageError(f"{listen} is beyond loopback: it needs TLS")
+    server = Server(source, settings, access, observe)
+    await server.start(listen, credentials)
+    loop = asyncio.get_running_loop()
+
+    def changed() -> None:
+        loop.call_soon_threadsafe(server.changed)
+
+    unsubscribe = source.subscribe(changed)
+    try:
+        yield server
+    finally:
+        unsubscribe()
+        await server.drain()
