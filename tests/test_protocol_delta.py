@@ -289,6 +289,15 @@ TRACES = {
         > EDS nack:b
         ! nack EDS b: b
     """,
+    "what was refused and is gone does not come again": """
+        snapshot cds=a1,b1 eds=a1
+        > EDS a b
+        < EDS a1 b0
+        > EDS nack:a
+        ! nack EDS a: a
+        snapshot cds=b1
+        < EDS b0
+    """,
     "endpoints that were refused come again with their cluster": """
         snapshot cds=a1 eds=a1
         > CDS

@@ -135,6 +135,7 @@ class Delta(Stream[_Type, DeltaRequest]):
             if name in later or (not state.wildcard and name not in state.names):
                 continue
             state.known[name] = UNSURE
+            state.last.pop(name, None)
             if sent.generation == state.generation:
                 state.held.add(name)
             state.suspect[name] = state.doubt[name] = version

@@ -85,7 +85,9 @@ class Sotw(Stream[_Type, Request]):
         sent = state.sent or {}
         state.unanswered = False
         state.refused = request.error is not None
-        if not state.refused:
+        if state.refused:
+            state.last.clear()
+        else:
             state.kept, state.doubt = sent, None
         return self._answered(state, request, sent)
 

@@ -61,7 +61,7 @@ class State:
         self.names: set[str] = set()
         #: What the client has once it read all that was sent: name to version, or `UNSURE`.
         self.known: dict[str, str | None] = {}
-        #: Of endpoints: what was sent last under each name.
+        #: Of endpoints: what was sent last under each name, and not refused.
         self.last: dict[str, Resource] = {}
 
 
