@@ -78,8 +78,9 @@ class Envoy:
         #: Clusters that wait for endpoints, and those that have been warm: their former selves serve on.
         self.warming: set[str] = set()
         self.warm: set[str] = set()
-        #: Envoy asks for listeners once its first clusters are warm.
+        #: Envoy asks for listeners once its first clusters are warm, whichever stream they came on.
         self.started = False
+        self.has_clusters = False
         self.listeners: dict[str, bytes] = {}
         self.endpoints: dict[str, bytes] = {}
         self.routes: dict[str, bytes] = {}
@@ -166,6 +167,7 @@ class Envoy:
         kind = proto.DeltaDiscoveryResponse if self.delta else proto.DiscoveryResponse
         message: Any = kind.FromString(data)
         url = message.type_url
+        self.has_clusters = self.has_clusters or url == CLUSTER
         bodies: dict[str, tuple[bytes, str]] = {}
         for entry in message.resources:
             body = entry.resource.value if self.delta else entry.value
@@ -234,7 +236,7 @@ class Envoy:
         answers, self.held = self.held, []
         for held in answers:
             self.ask(CLUSTER, **held)
-        if self.nonce[CLUSTER]:
+        if self.has_clusters:
             self.started = True
         if self.started and LISTENER not in self.subscribed:
             self.ask(LISTENER)
