@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from traces import snapshot
 
@@ -20,6 +21,7 @@ from appmesh_xds.server.protocol import (
     Refused,
     Request,
     Sotw,
+    Standing,
     UnknownType,
 )
 from appmesh_xds.server.redact import printable, redact
@@ -51,14 +53,36 @@ def test_acks_and_nacks_are_events() -> None:
     first = stream.respond(0)
     assert first is not None
     taken = Request(type_url=CLUSTER, nonce=first.nonce, version=first.version)
-    assert stream.receive(taken, 0) == [Ack(type_url=CLUSTER, nonce=first.nonce)]
-    assert stream.receive(taken, 0) == [], "one response has one answer"
-    stream.update(snapshot(cds="a1,ab2"), 0)
-    second = stream.respond(0)
+    assert stream.receive(taken, 2.5) == [
+        Ack(type_url=CLUSTER, nonce=first.nonce, version=first.version, after=2.5)
+    ]
+    assert stream.receive(taken, 3) == [], "one response has one answer"
+    made = snapshot(cds="a1,ab2")
+    placed = made.clusters[1].at("virtualNode/n $.spec.backends[0]", "mesh")
+    stream.update(msgspec.structs.replace(made, clusters=(made.clusters[0], placed)), 4)
+    second = stream.respond(4)
     assert second is not None
     refused = Request(type_url=CLUSTER, nonce=second.nonce, error=f"ab: bad {KEY}\nmore")
-    assert stream.receive(refused, 0) == [
-        Nack(type_url=CLUSTER, nonce=second.nonce, text="ab: bad [redacted]", resources=("ab",))
+    nack = Nack(
+        type_url=CLUSTER,
+        nonce=second.nonce,
+        version=second.version,
+        text="ab: bad [redacted]",
+        resources=("ab",),
+        origins=("virtualNode/n $.spec.backends[0]",),
+    )
+    assert stream.receive(refused, 5) == [nack]
+    assert stream.standing() == [
+        Standing(
+            type_url=CLUSTER,
+            names=None,
+            sent=second.version,
+            sent_at=4,
+            taken=first.version,
+            taken_at=2.5,
+            nack=nack,
+            nack_at=5,
+        )
     ]
 
 

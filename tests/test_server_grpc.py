@@ -26,7 +26,7 @@ from appmesh_xds.errors import Problem, UsageError
 from appmesh_xds.facts import Endpoint, Pem
 from appmesh_xds.resource import CLUSTER, SECRET, Resource
 from appmesh_xds.server.grpc import serve
-from appmesh_xds.server.messages import Nack, Refused, UnknownSecrets
+from appmesh_xds.server.messages import Connected, Ended, Nack, Refused, Response, UnknownSecrets
 from appmesh_xds.server.session import Access, Settings
 from appmesh_xds.server.source import Snapshots
 
@@ -235,6 +235,10 @@ def _request(**fields: Any) -> bytes:
     return message.SerializeToString()
 
 
+def _ended(events: list[tuple[str, Any]]) -> list[tuple[str, str]]:
+    return [(event.status, event.text) for _, event in events if isinstance(event, Ended)]
+
+
 async def _ends(stream: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await stream.read()
@@ -261,7 +265,8 @@ def test_clients_that_are_turned_away(first: bytes, code: str, text: str) -> Non
         ended, said = await _ends(stream)
         assert (ended.name, text in said) == (code, True), said
 
-    _talk(Snapshots([snapshot(cds="a1"), bad]), client)
+    ((status, why),) = _ended(_talk(Snapshots([snapshot(cds="a1"), bad]), client))
+    assert (status, text in why) == (code, True)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +284,12 @@ def test_the_forms_of_a_node_id(node: str) -> None:
         await stream.write(_request(node=node))
         response = proto.DiscoveryResponse.FromString(await stream.read())
         assert [entry.value for entry in response.resources] == [b"a1"]
+        await stream.done_writing()
+        await _ends(stream)
 
-    _talk(Snapshots([snapshot(cds="a1")]), client)
+    events = _talk(Snapshots([snapshot(cds="a1")]), client)
+    assert [type(event) for _, event in events] == [Connected, Response, Ended]
+    assert _ended(events) == [("CANCELLED", "the client went away")]
 
 
 def test_a_client_that_says_nothing() -> None:
@@ -288,7 +297,19 @@ def test_a_client_that_says_nothing() -> None:
         code, text = await _ends(_sotw(channel))
         assert (code, text) == (grpc.StatusCode.DEADLINE_EXCEEDED, "no message came")
 
-    _talk(Snapshots(), client, settings=Settings(first_message=0.05, drain=0.05))
+    events = _talk(Snapshots(), client, settings=Settings(first_message=0.05, drain=0.05))
+    assert _ended(events) == [("DEADLINE_EXCEEDED", "no message came")]
+
+
+def test_too_many_streams() -> None:
+    async def client(channel: Any, _: Any) -> None:
+        first = _sotw(channel)
+        await first.write(_request(node=NODE))
+        await first.read()
+        assert (await _ends(_sotw(channel))) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
+
+    events = _talk(Snapshots([snapshot(cds="a1")]), client, settings=Settings(streams=1, drain=0.05))
+    assert ("RESOURCE_EXHAUSTED", "too many streams") in _ended(events)
 
 
 def test_too_many_streams_of_a_node() -> None:
@@ -440,5 +461,7 @@ def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "appmesh_xds"):
         asyncio.run(both())
     connected, refused = caplog.messages[:2]
-    assert connected.startswith(f"{NODE} connected from ipv4:127.0.0.1:")
-    assert refused == f"{NODE} refused Cluster (a): a: bad [redacted]"
+    assert connected.startswith(f"connected node={NODE} peer=ipv4:127.0.0.1:")
+    version = snapshot(cds="a1").version(CLUSTER)
+    start = f"nack node={NODE} type=clusters resources=a "
+    assert refused == f'{start}text="a: bad [redacted]" version={version}'

@@ -22,9 +22,10 @@ import grpc.aio
 from ..errors import UsageError
 from ..snapshot import Snapshot
 from .health import Health
-from .messages import Event, Memory
+from .logs import EventLog
+from .messages import Ended, Memory
 from .protocol import Delta, Sotw
-from .session import Access, Peer, Session, Settings, log_event, no_keys
+from .session import Access, Observer, Peer, Session, Settings, no_keys, peer_of
 from .source import SnapshotSource
 
 _SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -52,7 +53,7 @@ class Server:
         source: SnapshotSource,
         settings: Settings,
         access: Callable[[Peer, Snapshot], Access],
-        observe: Callable[[str, Peer, Event], None],
+        observe: Observer,
     ) -> None:
         #: The bound port; 0 for a unix socket.
         self.port = 0
@@ -97,7 +98,9 @@ class Server:
         if self._draining:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
         if len(self._streams) >= self.settings.streams:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
+            code, text = grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams"
+            self.observe("a client", peer_of(context), Ended(status=code.name, text=text))
+            await context.abort(code, text)
         stream = Session(self, kind, context)
         self._streams.append(stream)
         try:
@@ -106,6 +109,10 @@ class Server:
             self._streams.remove(stream)
             self._forget(stream)
         await context.abort(*stream.end)
+
+    def sessions(self) -> tuple[Session, ...]:
+        """The streams there are now."""
+        return tuple(self._streams)
 
     def admit(self, node_id: str) -> Memory | None:
         """See `session.Host`."""
@@ -165,17 +172,18 @@ async def serve(
     credentials: grpc.ServerCredentials | None = None,
     settings: Settings = Settings(),  # noqa: B008 - frozen
     access: Callable[[Peer, Snapshot], Access] = no_keys,
-    observe: Callable[[str, Peer, Event], None] = log_event,
+    observe: Observer | None = None,
 ) -> AsyncIterator[Server]:
     """Serves a source's snapshots for as long as the context lasts, then drains.
 
     `listen` is `HOST:PORT`, port 0 for a free one, or `unix:PATH`. `access` says what a client may have; it
-    is asked again with every change. `observe` is called with the node's id (fit to print), the peer and the
-    event. Raises `UsageError` for an address beyond loopback without TLS, and for one that cannot be bound.
+    is asked again with every change. `observe` is called with the node's id (fit to print), the peer and what
+    happened or was sent; without it, that is logged. Raises `UsageError` for an address beyond loopback
+    without TLS, and for one that cannot be bound.
     """
     if credentials is None and not _is_local(listen):
         raise UsageError(f"{listen} is beyond loopback: it needs TLS")
-    server = Server(source, settings, access, observe)
+    server = Server(source, settings, access, observe or EventLog())
     await server.start(listen, credentials)
     loop = asyncio.get_running_loop()
 

@@ -82,6 +82,10 @@ class Ack(Struct, frozen=True, kw_only=True):
 
     type_url: str
     nonce: str
+    #: Of the response.
+    version: str
+    #: How long the client took, in seconds.
+    after: float
 
 
 class Nack(Struct, frozen=True, kw_only=True):
@@ -89,10 +93,14 @@ class Nack(Struct, frozen=True, kw_only=True):
 
     type_url: str
     nonce: str
+    #: Of the response.
+    version: str
     #: What the client said, fit to print: no keys, no control characters, at most 1 kB.
     text: str
     #: Those of the response's resources that the text names, sorted; empty when it names none.
     resources: tuple[str, ...]
+    #: Where these come from: the first of each one's `Resource.origin`, if the snapshot still has it.
+    origins: tuple[str, ...] = ()
 
 
 class UnknownType(Struct, frozen=True, kw_only=True):
@@ -124,4 +132,32 @@ class Refused(Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Ended(Struct, frozen=True, kw_only=True):
+    """The stream is over."""
+
+    #: The gRPC status that the client is given, `UNAVAILABLE`; `CANCELLED` when it went away by itself.
+    status: str
+    #: Fit to print.
+    text: str
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """How a stream stands with one type, for people who look into a running server."""
+
+    type_url: str
+    #: How many names the client asked for; None when it asked for all there are.
+    names: int | None
+    #: Version and time of the last response; empty before the first.
+    sent: str = ""
+    sent_at: float = 0
+    #: Version and time of the last response that the client took, and of its last refusal.
+    taken: str = ""
+    taken_at: float = 0
+    nack: Nack | None = None
+    nack_at: float = 0
+
+
+#: What a state machine makes.
 Event = Connected | Ack | Nack | UnknownType | UnknownSecrets | GateTimeout | Refused
+#: What a server tells its observer: also what went out, and how it ended.
+Observed = Event | Response | Ended

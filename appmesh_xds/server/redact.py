@@ -25,7 +25,12 @@ def redact(text: str) -> str:
     """The first line without key material, in printable ASCII, of at most 1,024 bytes."""
     # Longer than what is kept, because escapes and masks change the length; no client makes us read 4 MiB.
     line = _DUMP.split(text[: 64 * LIMIT], maxsplit=1)[0]
-    return printable(_KEY_MATERIAL.sub("[redacted]", line))
+    return printable(mask(line))
+
+
+def mask(text: str) -> str:
+    """The text with `[redacted]` for whatever is key material."""
+    return _KEY_MATERIAL.sub("[redacted]", text)
 
 
 def printable(text: str) -> str:

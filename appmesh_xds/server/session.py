@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
@@ -16,12 +15,10 @@ from ..snapshot import Snapshot
 from . import wire
 from .keys import without_keys
 from .limits import Limits
-from .messages import Connected, Event, GateTimeout, Memory, Nack, Refused, UnknownSecrets, UnknownType
+from .messages import Ended, Event, Memory, Observed, Refused
 from .protocol import GATE_TIMEOUT, Delta, Sotw
 from .redact import printable
 from .source import SnapshotSource
-
-_LOG: Final = logging.getLogger(__name__)
 
 
 class Peer(NamedTuple):
@@ -30,6 +27,10 @@ class Peer(NamedTuple):
     address: str
     uris: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+
+
+#: Is told the node's id (fit to print), the peer and what happened. It must not wait, nor raise.
+Observer = Callable[[str, Peer, Observed], None]
 
 
 class Access(Enum):
@@ -62,35 +63,13 @@ def no_keys(peer: Peer, snapshot: Snapshot) -> Access:
     return Access.WITHOUT_KEYS
 
 
-def log_event(node_id: str, peer: Peer, event: Event) -> None:
-    """What `serve` does with events when it is told nothing else."""
-    match event:
-        case Nack():
-            names = f" ({', '.join(event.resources)})" if event.resources else ""
-            _LOG.error("%s refused %s%s: %s", node_id, _short(event.type_url), names, event.text)
-        case UnknownSecrets():
-            _LOG.error("%s waits for secrets there are not: %s", node_id, printable(", ".join(event.names)))
-        case GateTimeout():
-            _LOG.warning("%s does not acknowledge its clusters", node_id)
-        case UnknownType():
-            _LOG.warning("%s asks for a type that is not served: %s", node_id, event.type_url)
-        case Refused():
-            _LOG.warning("%s at %s: stream ended: %s", node_id, peer.address, event.text)
-        case Connected():
-            _LOG.info("%s connected from %s", node_id, peer.address)
-
-
-def _short(type_url: str) -> str:
-    return type_url.rpartition(".")[2]
-
-
 class Host(Protocol):
     """What a session needs of its server."""
 
     settings: Settings
     source: SnapshotSource
     access: Callable[[Peer, Snapshot], Access]
-    observe: Callable[[str, Peer, Event], None]
+    observe: Observer
 
     def admit(self, node_id: str) -> Memory | None:
         """What the node's last stream left, when one more stream of it may be; that counts then."""
@@ -105,16 +84,24 @@ class Session:
         self.server = server
         self.kind = kind
         self.context = context
-        self.peer = _peer(context)
+        self.peer = peer_of(context)
         self.machine: Sotw | Delta | None = None
         #: The node's id as its snapshot has it, once the stream is admitted.
         self.node: str | None = None
         self.end = (grpc.StatusCode.UNAVAILABLE, "the stream is over")
-        self._newest: Snapshot | None = None
-        self._label = "a client"
+        #: The node's id as the client sent it, fit to print.
+        self.label = "a client"
+        self.newest: Snapshot | None = None
+        #: The node left the mesh, and the client keeps what it has.
+        self.frozen = False
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
         self._now = asyncio.get_running_loop().time
+        self.since = self._now()
+
+    @property
+    def protocol(self) -> Literal["sotw", "delta"]:
+        return "delta" if self.kind is Delta else "sotw"
 
     async def run(self) -> None:
         tasks = [asyncio.ensure_future(work()) for work in (self._read, self._write, self._over.wait)]
@@ -126,6 +113,15 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._tell(self._ended())
+
+    def _ended(self) -> Ended:
+        if self._over.is_set():
+            return Ended(status=self.end[0].name, text=self.end[1])
+        return Ended(status=grpc.StatusCode.CANCELLED.name, text="the client went away")
+
+    def _tell(self, what: Observed) -> None:
+        self.server.observe(self.label, self.peer, what)
 
     def finish(self, code: grpc.StatusCode, text: str) -> None:
         """Ends the stream, with the first status that it is given."""
@@ -157,32 +153,30 @@ class Session:
             return
         assert self.machine is not None
         self._handle(self.machine.receive(request, self._now()))
-        if self._newest is None:
+        if self.newest is None:
             self.refresh()
         self._wake.set()
 
     def _begin(self, node_id: str) -> bool:
         """Looks at who it is. False when the stream ends here."""
         settings, snapshot = self.server.settings, self.server.source.snapshot(node_id)
-        self._label = printable(node_id)
+        self.label = printable(node_id)
         if not node_id:
             self.finish(grpc.StatusCode.INVALID_ARGUMENT, "the first message names no node")
         elif snapshot is None:
-            self.finish(grpc.StatusCode.NOT_FOUND, f"{self._label} is not in the mesh")
+            self.finish(grpc.StatusCode.NOT_FOUND, f"{self.label} is not in the mesh")
         elif snapshot.errors:
-            self.finish(grpc.StatusCode.UNAVAILABLE, f"{self._label} has a configuration with errors")
+            self.finish(grpc.StatusCode.UNAVAILABLE, f"{self.label} has a configuration with errors")
         elif self.server.access(self.peer, snapshot) is Access.NONE:
-            self.finish(grpc.StatusCode.PERMISSION_DENIED, f"this client may not have {self._label}")
+            self.finish(grpc.StatusCode.PERMISSION_DENIED, f"this client may not have {self.label}")
         elif (memory := self.server.admit(snapshot.node_id)) is None:
-            self.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, f"too many streams of {self._label}")
+            self.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, f"too many streams of {self.label}")
         else:
             self.node = snapshot.node_id
             self.machine = self.kind(
                 limits=settings.limits, gate_timeout=settings.gate_timeout, memory=memory
             )
             return True
-        refused = self.end[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-        self.server.observe(self._label, self.peer, Refused(limit=refused, text=self.end[1]))
         return False
 
     def refresh(self) -> None:
@@ -190,20 +184,21 @@ class Session:
         if self.machine is None or self.machine.node_id is None:
             return
         snapshot = self.server.source.snapshot(self.machine.node_id)
-        if snapshot is None or snapshot is self._newest or snapshot.errors:
+        self.frozen = snapshot is None
+        if snapshot is None or snapshot is self.newest or snapshot.errors:
             return
         access = self.server.access(self.peer, snapshot)
         if access is Access.NONE:
-            self.finish(grpc.StatusCode.PERMISSION_DENIED, f"this client may no longer have {self._label}")
+            self.finish(grpc.StatusCode.PERMISSION_DENIED, f"this client may no longer have {self.label}")
             return
-        self._newest = snapshot
+        self.newest = snapshot
         given = snapshot if access is Access.FULL else without_keys(snapshot)
         self._handle(self.machine.update(given, self._now()))
         self._wake.set()
 
     def _handle(self, events: list[Event]) -> None:
         for event in events:
-            self.server.observe(self._label, self.peer, event)
+            self._tell(event)
             if isinstance(event, Refused):
                 code = grpc.StatusCode
                 self.finish(code.RESOURCE_EXHAUSTED if event.limit else code.INVALID_ARGUMENT, event.text)
@@ -218,6 +213,7 @@ class Session:
                 if response is None:
                     break
                 await self.context.write(response.data)
+                self._tell(response)
             await self._until_something_happens()
 
     async def _until_something_happens(self) -> None:
@@ -229,7 +225,7 @@ class Session:
             self._handle(self.machine.advance(self._now()))
 
 
-def _peer(context: grpc.aio.ServicerContext[bytes, bytes]) -> Peer:
+def peer_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> Peer:
     about = context.auth_context()
 
     def names(kind: str) -> tuple[str, ...]:

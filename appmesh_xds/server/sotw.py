@@ -115,6 +115,7 @@ class Sotw(Stream[_Type, Request]):
         self._note_sent(state, content.values())
         state.sent, state.nonce, state.unanswered, state.refused = content, nonce, True, False
         state.doubt = version
+        state.out.clear()  # earlier ones will not be answered in a way that counts
         return Response(
             type_url=state.type_url,
             nonce=nonce,

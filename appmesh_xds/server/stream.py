@@ -26,6 +26,7 @@ from .messages import (
     Refused,
     Request,
     Response,
+    Standing,
     UnknownSecrets,
     UnknownType,
 )
@@ -50,7 +51,7 @@ UNSURE: Final[None] = None
 class State:
     """One type on one stream."""
 
-    __slots__ = ("asked", "known", "last", "names", "type_url", "wildcard")
+    __slots__ = ("asked", "known", "last", "nack", "names", "out", "told", "took", "type_url", "wildcard")
 
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
@@ -63,6 +64,12 @@ class State:
         self.known: dict[str, str | None] = {}
         #: Of endpoints: what was sent last under each name, and not refused.
         self.last: dict[str, Resource] = {}
+        #: Version and time of responses that await an answer, by their nonce.
+        self.out: dict[str, tuple[str, float]] = {}
+        #: Version and time of the last response, and of the last one taken; the last refusal and its time.
+        self.told: tuple[str, float] = ("", 0.0)
+        self.took: tuple[str, float] = ("", 0.0)
+        self.nack: tuple[Nack | None, float] = (None, 0.0)
 
 
 S = TypeVar("S", bound=State)
@@ -89,6 +96,8 @@ class Stream(Generic[S, R]):
         self._types: dict[str, S] = {url: self._state(url) for url in TYPE_URLS}
         self._target: dict[str, dict[str, Resource]] | None = None
         self._nonces = 0
+        #: The time of the call in progress.
+        self._now = 0.0
         self._idle = False
         self._strange: set[str] = set()
         self._missing: set[str] = set()
@@ -108,6 +117,7 @@ class Stream(Generic[S, R]):
         """One message of the client."""
         if self.refused:
             return []
+        self._now = now
         if not self._bucket.take(now):
             return self._refuse(True, f"more than {self._limits.requests_per_second:g} requests a second")
         events: list[Event] = []
@@ -172,6 +182,23 @@ class Stream(Generic[S, R]):
             clusters=self._clusters(), doubts={url: names for url, names in doubts.items() if names}
         )
 
+    def standing(self) -> list[Standing]:
+        """How it stands with each type that the client asked for."""
+        return [
+            Standing(
+                type_url=url,
+                names=None if state.wildcard else len(state.names),
+                sent=state.told[0],
+                sent_at=state.told[1],
+                taken=state.took[0],
+                taken_at=state.took[1],
+                nack=state.nack[0],
+                nack_at=state.nack[1],
+            )
+            for url, state in self._types.items()
+            if state.asked
+        ]
+
     # --- output -------------------------------------------------------------------------------------------
 
     def respond(self, now: float) -> Response | None:
@@ -179,8 +206,10 @@ class Stream(Generic[S, R]):
         if self._idle or self.refused or self._target is None:
             return None
         for url, removing in self._stages():
-            response = self._next(self._types[url], removing)
+            state = self._types[url]
+            response = self._next(state, removing)
             if response is not None:
+                state.told = state.out[response.nonce] = (response.version, now)
                 if url == CLUSTER:
                     self._gate_deadline = now + self._gate_timeout
                     self._gate_timed_out = False
@@ -312,14 +341,25 @@ class Stream(Generic[S, R]):
 
     def _answered(self, state: S, request: R, names: Iterable[str]) -> Event:
         """The event of an ACK or NACK of a response that held `names`."""
+        version, sent_at = state.out.pop(request.nonce, ("", self._now))
         if request.error is None:
-            return Ack(type_url=state.type_url, nonce=request.nonce)
-        return Nack(
+            state.took = (version, self._now)
+            return Ack(
+                type_url=state.type_url, nonce=request.nonce, version=version, after=self._now - sent_at
+            )
+        named = tuple(sorted(_named(names, request.error[:_SEARCHED])))
+        goal = self._goal(state.type_url)
+        origins = (goal[name].origin[:1] for name in named if name in goal)
+        nack = Nack(
             type_url=state.type_url,
             nonce=request.nonce,
+            version=version,
             text=redact(request.error),
-            resources=tuple(sorted(_named(names, request.error[:_SEARCHED]))),
+            resources=named,
+            origins=tuple(dict.fromkeys(place for origin in origins for place in origin)),
         )
+        state.nack = (nack, self._now)
+        return nack
 
     def _next_nonce(self) -> str:
         self._nonces += 1
