@@ -156,6 +156,16 @@ class Standing(Struct, frozen=True, kw_only=True):
     nack: Nack | None = None
     nack_at: float = 0
 
+    @property
+    def refused(self) -> bool:
+        """Whether its last answer was a refusal."""
+        return self.nack is not None and self.nack_at >= self.taken_at
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer to the last response is still to come."""
+        return self.sent_at > max(self.taken_at, self.nack_at)
+
 
 #: What a state machine makes.
 Event = Connected | Ack | Nack | UnknownType | UnknownSecrets | GateTimeout | Refused

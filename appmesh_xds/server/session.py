@@ -96,8 +96,8 @@ class Session:
         self.frozen = False
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
-        self._now = asyncio.get_running_loop().time
-        self.since = self._now()
+        self.now = asyncio.get_running_loop().time
+        self.since = self.now()
 
     @property
     def protocol(self) -> Literal["sotw", "delta"]:
@@ -152,7 +152,7 @@ class Session:
         if self.machine is None and not self._begin(request.node_id):
             return
         assert self.machine is not None
-        self._handle(self.machine.receive(request, self._now()))
+        self._handle(self.machine.receive(request, self.now()))
         if self.newest is None:
             self.refresh()
         self._wake.set()
@@ -193,7 +193,7 @@ class Session:
             return
         self.newest = snapshot
         given = snapshot if access is Access.FULL else without_keys(snapshot)
-        self._handle(self.machine.update(given, self._now()))
+        self._handle(self.machine.update(given, self.now()))
         self._wake.set()
 
     def _handle(self, events: list[Event]) -> None:
@@ -209,7 +209,7 @@ class Session:
         while True:
             self._wake.clear()
             while self.machine is not None:
-                response = self.machine.respond(self._now())
+                response = self.machine.respond(self.now())
                 if response is None:
                     break
                 await self.context.write(response.data)
@@ -219,10 +219,10 @@ class Session:
     async def _until_something_happens(self) -> None:
         deadline = None if self.machine is None else self.machine.deadline
         try:
-            await asyncio.wait_for(self._wake.wait(), None if deadline is None else deadline - self._now())
+            await asyncio.wait_for(self._wake.wait(), None if deadline is None else deadline - self.now())
         except TimeoutError:
             assert self.machine is not None
-            self._handle(self.machine.advance(self._now()))
+            self._handle(self.machine.advance(self.now()))
 
 
 def peer_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> Peer:

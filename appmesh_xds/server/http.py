@@ -1,0 +1,177 @@
+"""A small HTTP server for probes and for people: GET, one answer a connection.
+
+    async with listening("127.0.0.1:18001", answer, only_local=True) as address: ...
+
+h11 reads the protocol; here are the limits. A request has five seconds and 16 KiB, there are 64 connections
+at once, and every connection is closed after its answer, so that nobody can keep one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import re
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+import h11
+
+from ..errors import UsageError
+
+#: Seconds for a request and for its answer.
+_PATIENCE: Final = 5.0
+_REQUEST_BYTES: Final = 16 * 1024
+_CONNECTIONS: Final = 64
+_PORT: Final = re.compile(r":[0-9]*$")
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+
+    @classmethod
+    def text(cls, status: int, text: str) -> Answer:
+        return cls(status, f"{text}\n".encode())
+
+
+#: From the path, decoded, without the query. It must not wait.
+Handler = Callable[[str], Answer]
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach `HOST:PORT` or `unix:PATH`."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@asynccontextmanager
+async def listening(address: str, handler: Handler, *, only_local: bool) -> AsyncIterator[str]:
+    """Answers at `HOST:PORT` (port 0: a free one) or `unix:PATH`. Gives the address as it is bound.
+
+    With `only_local` the address must be one that only this machine reaches, and requests must name such a
+    host: a page in somebody's browser could otherwise have its own name resolve to 127.0.0.1 and read along.
+    Raises `UsageError` for an address that cannot be used.
+    """
+    if only_local and not is_local(address):
+        raise UsageError(f"{address} is beyond loopback: use a loopback address or unix:PATH here")
+    check_host = only_local and not address.startswith("unix:")
+    connections: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            if len(connections) <= _CONNECTIONS:
+                async with asyncio.timeout(_PATIENCE):
+                    await _converse(reader, writer, handler, check_host)
+        except (TimeoutError, OSError, asyncio.CancelledError):
+            pass  # the connection is closed, that is all there is to say
+        finally:
+            connections.discard(task)
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    server, bound = await _listen(address, connected)
+    try:
+        yield bound
+    finally:
+        server.close()
+        for task in tuple(connections):
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        if address.startswith("unix:"):
+            with contextlib.suppress(OSError):
+                os.unlink(address[5:])
+
+
+async def _listen(address: str, connected: Callable[..., Awaitable[None]]) -> tuple[asyncio.Server, str]:
+    try:
+        if address.startswith("unix:"):
+            bound = _bound(address[5:])
+            return await asyncio.start_unix_server(connected, sock=bound), address
+        host, _, port = address.rpartition(":")
+        server = await asyncio.start_server(connected, host.strip("[]") or None, int(port))
+    except (OSError, ValueError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UsageError(f"cannot listen on {address}: {why}") from None
+    return server, f"{host}:{server.sockets[0].getsockname()[1]}"
+
+
+def _bound(path: str) -> socket.socket:
+    """A socket that its owner alone may use; one that a server left behind is in the way, and removed."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and not _answers(path):
+            os.unlink(path)
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(path)
+        os.chmod(path, 0o600)  # before it listens, nobody can connect
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+async def _converse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler, check_host: bool
+) -> None:
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_REQUEST_BYTES)
+    try:
+        while (event := connection.next_event()) is h11.NEED_DATA:
+            connection.receive_data(await reader.read(4096))
+    except h11.RemoteProtocolError as error:
+        answer, is_head = Answer.text(error.error_status_hint, "not a request that is understood here"), False
+    else:
+        if not isinstance(event, h11.Request):
+            return  # nobody said anything
+        answer, is_head = _answer(event, handler, check_host), event.method == b"HEAD"
+    headers = [
+        ("content-type", answer.content_type),
+        ("content-length", str(len(answer.body))),
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        ("connection", "close"),
+        *([("allow", "GET")] if answer.status == 405 else []),
+    ]
+    if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        body = b"" if is_head else answer.body
+        for part in (
+            h11.Response(status_code=answer.status, headers=headers),
+            *([h11.Data(data=body)] if body else []),
+            h11.EndOfMessage(),
+        ):
+            writer.write(connection.send(part) or b"")
+        await writer.drain()
+
+
+def _answer(request: h11.Request, handler: Handler, check_host: bool) -> Answer:
+    if request.method not in (b"GET", b"HEAD"):
+        return Answer.text(405, "only GET is answered here")
+    if check_host and not _names_this_machine(request):
+        return Answer.text(403, "this is answered to localhost alone: ask for http://localhost or 127.0.0.1")
+    target = request.target.partition(b"?")[0].decode("ascii")
+    return handler(unquote(target))
+
+
+def _names_this_machine(request: h11.Request) -> bool:
+    hosts = [value.decode("ascii", "replace") for name, value in request.headers if name == b"host"]
+    return len(hosts) == 1 and is_local(hosts[0] if _PORT.search(hosts[0]) else f"{hosts[0]}:80")

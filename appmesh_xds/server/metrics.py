@@ -1,0 +1,215 @@
+"""What a server counts, for Prometheus.
+
+    metrics = Metrics()
+    async with serve(source, observe=metrics.observe) as server:
+        metrics.watch(server.sessions)
+        metrics.loaded({"shop": snapshots}, seconds=0.2)
+        metrics.exposition()                     # the text of /metrics
+
+Labels are of the mesh (its names, its types) and of gRPC's status codes. Nothing that a client says becomes
+one, so it cannot make series.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from .. import __version__
+from ..errors import Problem
+from ..resource import TYPE_NAMES
+from .logs import SHORT
+from .messages import (
+    Ack,
+    Connected,
+    Ended,
+    GateTimeout,
+    Nack,
+    Observed,
+    Response,
+    UnknownSecrets,
+    UnknownType,
+)
+
+if TYPE_CHECKING:
+    from .session import Peer, Session
+
+#: The media type of `Metrics.exposition`.
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+#: Seconds. An Envoy takes milliseconds; one that has to warm clusters first may take its 15 seconds.
+_ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
+_LOAD_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """The counters of one server, in a registry of their own. For one event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.registry = CollectorRegistry()
+        self._clock = clock
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"appmesh_xds_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"appmesh_xds_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"appmesh_xds_{name}", text, labels, buckets=(*buckets,), registry=self.registry)
+
+        self._started = counter("streams_started", "Streams that named a node of the mesh.")
+        self._ended = counter("streams_ended", "Streams that ended, by the gRPC status given.", "status")
+        pushes = counter("pushes", "Responses sent.", "type")
+        pushed_bytes = counter("pushed_bytes", "Bytes of responses sent, before gRPC's framing.", "type")
+        acks = histogram("ack_seconds", "From a response to the client's ACK.", _ACK_BUCKETS, "type")
+        nacks = counter("nacks", "Responses that clients refused.", "type")
+        self._gate = counter("gate_timeouts", "Clients that did not acknowledge their clusters in time.")
+        self._secrets = counter("unknown_secrets", "Secrets that clients wait for and there are not.")
+        self._types = counter("unknown_types", "Requests for types that are not served.")
+        self._loads = counter("loads", "Attempts to load the mesh.", "result")
+        self._load_seconds = histogram(
+            "load_seconds", "Reading and translating the mesh, or what changed of it.", _LOAD_BUCKETS
+        )
+        self._good = gauge("last_good_timestamp_seconds", "When the newest mesh in use was loaded.")
+        self._failing = gauge("load_failing", "1 while the files as they are now cannot be used.")
+        self._proxies = gauge("proxies", "Proxies of the mesh.", "mesh")
+        self._problems = gauge("problems", "Problems of the files as they are now.", "severity")
+        self._expiry = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When a certificate that is served, or the server's own, expires.",
+            "use",
+            "name",
+        )
+        info = gauge("build_info", "1, labelled with the version.", "version")
+        info.labels(__version__).set(1)
+        for result in ("success", "failure"):
+            self._loads.labels(result)
+        for severity in ("error", "warning"):
+            self._problems.labels(severity)
+        # Looked up once: these are touched with every push and every ACK.
+        self._pushes = {url: pushes.labels(name) for name, url in TYPE_NAMES.items()}
+        self._bytes = {url: pushed_bytes.labels(name) for name, url in TYPE_NAMES.items()}
+        self._acks = {url: acks.labels(name) for name, url in TYPE_NAMES.items()}
+        self._nacks = {url: nacks.labels(name) for name, url in TYPE_NAMES.items()}
+        ProcessCollector(registry=self.registry)
+
+    # --- what happens -------------------------------------------------------------------------------------
+
+    def observe(self, node_id: str, peer: Peer, event: Observed) -> None:
+        """An observer of streams, see `session.Observer`."""
+        kind = type(event)
+        if kind is Response:
+            assert isinstance(event, Response)
+            self._pushes[event.type_url].inc()
+            self._bytes[event.type_url].inc(len(event.data))
+        elif kind is Ack:
+            assert isinstance(event, Ack)
+            self._acks[event.type_url].observe(event.after)
+        else:
+            self._observe_rarely(event)
+
+    def _observe_rarely(self, event: Observed) -> None:
+        match event:
+            case Nack():
+                self._nacks[event.type_url].inc()
+            case Connected():
+                self._started.inc()
+            case Ended():
+                self._ended.labels(event.status).inc()
+            case GateTimeout():
+                self._gate.inc()
+            case UnknownSecrets():
+                self._secrets.inc(len(event.names))
+            case UnknownType():
+                self._types.inc()
+
+    def loaded(self, meshes: Mapping[str, int], problems: Iterable[Problem], seconds: float) -> None:
+        """New meshes are in use: their names with the number of their proxies, and the problems they have."""
+        self._loads.labels("success").inc()
+        self._load_seconds.observe(seconds)
+        self._good.set(self._clock())
+        self._failing.set(0)
+        self._proxies.clear()
+        for mesh, proxies in meshes.items():
+            self._proxies.labels(mesh).set(proxies)
+        self._count(problems)
+
+    def load_failed(self, problems: Iterable[Problem]) -> None:
+        """What was read cannot be used; the last good mesh stays."""
+        self._loads.labels("failure").inc()
+        self._failing.set(1)
+        self._count(problems)
+
+    def _count(self, problems: Iterable[Problem]) -> None:
+        count = Tally(problem.severity for problem in problems)
+        for severity in ("error", "warning"):
+            self._problems.labels(severity).set(count[severity])
+
+    def certificates(self, expiry: Mapping[tuple[str, str], float]) -> None:
+        """The certificates there are now: use (`server`, `secret`) and name, to the time of expiry."""
+        self._expiry.clear()
+        for (use, name), at in expiry.items():
+            self._expiry.labels(use, name).set(at)
+
+    # --- what is ------------------------------------------------------------------------------------------
+
+    def watch(self, sessions: Callable[[], Iterable[Session]]) -> None:
+        """Has streams counted whenever somebody asks. To be called once."""
+        self.registry.register(_Streams(sessions))
+
+    def exposition(self) -> bytes:
+        """All of it, as `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+
+class _Streams(Collector):
+    """Streams as they are at the moment."""
+
+    def __init__(self, sessions: Callable[[], Iterable[Session]]) -> None:
+        self._sessions = sessions
+
+    def collect(self) -> Iterator[Any]:
+        streams: Tally[str] = Tally({"sotw": 0, "delta": 0})
+        refusing: Tally[tuple[str, str]] = Tally()
+        frozen = unanswered = 0
+        for session in self._sessions():
+            if session.machine is None or session.newest is None:
+                continue
+            streams[session.protocol] += 1
+            frozen += session.frozen
+            for one in session.machine.standing():
+                unanswered += one.waits
+                if one.refused:
+                    # The node's id as the mesh has it.
+                    refusing[session.newest.node_id, SHORT[one.type_url]] += 1
+        by_protocol = {(protocol,): count for protocol, count in streams.items()}
+        yield _gauge("streams", "Streams that are open.", ("protocol",), by_protocol)
+        text = "Streams of nodes that left the mesh; they keep what they have."
+        yield _gauge("frozen_streams", text, (), {(): frozen})
+        text = "Responses that await their answer: the last of each type of a stream."
+        yield _gauge("unanswered", text, (), {(): unanswered})
+        text = "Streams whose last answer is a refusal. Only proxies that have some are listed."
+        yield _gauge("refusing_streams", text, ("node", "type"), refusing)
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, int]) -> Any:
+    family = GaugeMetricFamily(f"appmesh_xds_{name}", text, labels=labels)
+    for at, value in sorted(values.items()):
+        family.add_metric(at, value)
+    return family
+
+
+def each(*observers: Callable[[str, Peer, Observed], None]) -> Callable[[str, Peer, Observed], None]:
+    """One observer of several."""
+
+    def observe(node_id: str, peer: Peer, event: Observed) -> None:
+        for one in observers:
+            one(node_id, peer, event)
+
+    return observe
