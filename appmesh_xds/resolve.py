@@ -31,9 +31,10 @@ _ROUTE_TYPES: Final = (
 
 
 class Destination(Struct, frozen=True, gc=False, cache_hash=True):
-    """One listener of a node, and its share of a route's requests."""
+    """One listener of a node, and its share of a route's requests. Nothing else of the node."""
 
-    node: spec.VirtualNodeData
+    node: str
+    discovery: spec.ServiceDiscovery | None
     listener: spec.Listener
     weight: int
     #: Facts about a node in Cloud Map; None when there are none.
@@ -119,7 +120,12 @@ def _node_ports(
         ServicePort(
             listener.port_mapping.port,
             listener.port_mapping.protocol,
-            (ResolvedRoute(None, (Destination(node, listener, 1, mesh.endpoints.get(name)),)),),
+            (
+                ResolvedRoute(
+                    None,
+                    (Destination(name, node.spec.service_discovery, listener, 1, mesh.endpoints.get(name)),),
+                ),
+            ),
         )
         for listener in sorted(node.spec.listeners or (), key=lambda one: one.port_mapping.port)
     )
@@ -318,7 +324,9 @@ def _destinations(mesh: Mesh, route: spec.RouteData, problems: list[Problem]) ->
             )
         key = (node.name, listener.port_mapping.port)
         weight = target.weight + (found[key].weight if key in found else 0)
-        found[key] = Destination(node, listener, weight, mesh.endpoints.get(node.name))
+        found[key] = Destination(
+            node.name, node.spec.service_discovery, listener, weight, mesh.endpoints.get(node.name)
+        )
     return tuple(found.values())
 
 

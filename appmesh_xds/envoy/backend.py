@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
 from .. import names, proto
 from ..errors import Problem
-from ..facts import NO_MATERIAL
+from ..facts import NO_MATERIAL, Endpoint
 from ..resolve import Destination, ResolvedRoute, Service, ServicePort, route_body, route_member
-from ..resource import CLUSTER, Resource, content_version
-from ..spec import ClientPolicyTls, GrpcRoute, HttpRoute, TcpRoute
-from ..wire import field, split
+from ..resource import CLUSTER, ENDPOINTS, Resource, content_version
+from ..spec import ClientPolicyTls, GrpcRoute, GrpcRouteMatch, HttpRoute, TcpRoute
+from ..wire import field
 from .base import HTTP_FAMILY, ip_address, milliseconds
 from .binding import ip_preference
 from .client_tls import client_tls
@@ -35,12 +35,24 @@ from .routes import (
 )
 from .shared import shared
 from .sources import Material, Secrets, material_facts, policy_arns
+from .templates import serialized, serialized_around
 
 if TYPE_CHECKING:
-    from ..facts import Endpoint, MaterialFacts
+    from ..facts import MaterialFacts
     from ..mesh import Mesh
     from ..options import Options
-    from ..spec import Listener, MeshData, VirtualNodeData
+    from ..spec import (
+        GrpcRetryPolicy,
+        HealthCheckPolicy,
+        HttpRetryPolicy,
+        HttpRouteMatch,
+        HttpTimeout,
+        Listener,
+        MeshData,
+        OutlierDetection,
+        PortMapping,
+        ServiceDiscovery,
+    )
 
 
 class BackendCluster(Struct, frozen=True, gc=False):
@@ -145,8 +157,8 @@ def backend_facts(service: Service, policy: ClientPolicyTls | None, mesh: Mesh) 
 
 def cluster_name(mesh: str, destination: Destination, renamed: Mapping[str, str]) -> str:
     mapping = destination.listener.port_mapping
-    name = names.egress_cluster(mesh, destination.node.name, mapping.protocol, mapping.port)
-    return renamed.get(name, name)
+    name = names.egress_cluster(mesh, destination.node, mapping.protocol, mapping.port)
+    return renamed.get(name, name) if renamed else name
 
 
 def policy_hash(tls: bytes) -> str:
@@ -157,9 +169,8 @@ def policy_hash(tls: bytes) -> str:
 # --- clusters -------------------------------------------------------------------------------------
 
 
-def discovery_name(node: VirtualNodeData) -> str:
+def discovery_name(discovery: ServiceDiscovery | None) -> str:
     """What a node is found by: its host name, or `<service>.<namespace>` in Cloud Map (reference §3.2)."""
-    discovery = node.spec.service_discovery
     if discovery is None:
         return ""
     if discovery.dns is not None:
@@ -179,21 +190,29 @@ def _cluster(
     parts: list[_Body | _Ports],
 ) -> BackendCluster | None:
     """One listener of a node as this client sees it. None when it cannot be reached as the specs demand."""
-    node = destination.node
-    found_by = discovery_name(node)
-    if not found_by:
-        material.report.error(node.key, "$.spec.serviceDiscovery", "is missing, so nobody can reach the node")
+    found_by = discovery_name(destination.discovery)
+    key = f"virtualNode/{destination.node}"
+    if destination.discovery is None or not found_by:
+        material.report.error(key, "$.spec.serviceDiscovery", "is missing, so nobody can reach the node")
         return None
     tls = client_tls(
         policy=policy,
         listener=destination.listener,
         discovery_name=found_by,
-        target=node.key,
+        target=key,
         material=material,
     )
     if not tls.usable:
         return None
-    body = _body(name, node, destination.listener, destination.endpoints, mesh, options)
+    body = _body(
+        name,
+        destination.node,
+        destination.discovery,
+        destination.listener,
+        destination.endpoints,
+        ip_preference(mesh, destination.discovery),
+        options,
+    )
     parts.append(body)
     material.report.problems.extend(body.problems)
     socket = field(_TRANSPORT_SOCKET, tls.socket) if tls.socket else b""
@@ -207,67 +226,114 @@ def _cluster(
 @shared
 def _body(
     name: str,
-    node: VirtualNodeData,
+    node: str,
+    discovery: ServiceDiscovery,
     listener: Listener,
     facts: tuple[Endpoint, ...] | None,
-    mesh: MeshData,
+    preference: str | None,
     options: Options,
 ) -> _Body:
     """What every client of a node's listener agrees in."""
     report = Report()
-    port = listener.port_mapping.port
-    discovery = node.spec.service_discovery
-    assert discovery is not None  # it has a discovery name
-    preference = ip_preference(mesh, node)
-    endpoints: Sequence[Endpoint] | None = None
+    key, port = f"virtualNode/{node}", listener.port_mapping.port
+    endpoints: tuple[Endpoint, ...] = ()
     assignment = None
-    host = discovery_name(node)
+    host = discovery_name(discovery)
     if discovery.dns is not None:
         kind: Discovery = "STRICT_DNS" if discovery.dns.response_type == "ENDPOINTS" else "LOGICAL_DNS"
         host = discovery.dns.hostname
     else:
-        endpoints = cloud_map_endpoints(node, facts, preference, report)
+        endpoints = cloud_map_endpoints(node, discovery, facts, preference, report)
         kind = "STATIC" if options.delivery == "inline" else "EDS"
         if kind == "EDS":
-            message = cluster_load_assignment(name, endpoints, port)
-            assignment = Resource.of(message, (f"{node.key} $.spec.serviceDiscovery.awsCloudMap",))
-    cluster = backend_cluster(
-        name=name,
-        node=node.name,
-        port_mapping=listener.port_mapping,
-        discovery=kind,
-        host=host,
-        dns_lookup_family=DNS_LOOKUP_FAMILY[preference],
-        endpoints=endpoints,
-        health_check=listener.health_check,
-        outlier_detection=listener.outlier_detection,
-        stats_tags=options.app_mesh_metadata,
-        legacy_defaults=options.legacy_defaults,
+            assignment = _assignment(name, endpoints, port, f"{key} $.spec.serviceDiscovery.awsCloudMap")
+    before, after = serialized_around(
+        _TRANSPORT_SOCKET,
+        _cluster_message,
+        (name, node, host),
+        kind,
+        listener.port_mapping,
+        DNS_LOOKUP_FAMILY[preference],
+        endpoints if kind == "STATIC" else (),
+        listener.health_check,
+        listener.outlier_detection,
+        options.app_mesh_metadata,
+        options.legacy_defaults,
     )
-    before, after = split(cluster.SerializeToString(deterministic=True), _TRANSPORT_SOCKET)
-    origin = (f"{node.key} $.spec.listeners[port={port}]",)
+    origin = (f"{key} $.spec.listeners[port={port}]",)
     return _Body(before, after, assignment, origin, tuple(report.problems))
 
 
+def _cluster_message(
+    texts: tuple[str, str, str],
+    kind: Discovery,
+    port_mapping: PortMapping,
+    dns_lookup_family: int,
+    endpoints: tuple[Endpoint, ...],
+    health_check: HealthCheckPolicy | None,
+    outlier_detection: OutlierDetection | None,
+    stats_tags: bool,
+    legacy_defaults: bool,
+) -> proto.Cluster:
+    name, node, host = texts
+    return backend_cluster(
+        name=name,
+        node=node,
+        port_mapping=port_mapping,
+        discovery=kind,
+        host=host,
+        dns_lookup_family=dns_lookup_family,
+        endpoints=endpoints,
+        health_check=health_check,
+        outlier_detection=outlier_detection,
+        stats_tags=stats_tags,
+        legacy_defaults=legacy_defaults,
+    )
+
+
+def _assignment(name: str, endpoints: tuple[Endpoint, ...], port: int, origin: str) -> Resource:
+    value = serialized(
+        _assignment_message,
+        (name, *[endpoint.address for endpoint in endpoints]),
+        tuple([(endpoint.port or port, endpoint.health) for endpoint in endpoints]),
+    )
+    return Resource(
+        type_url=ENDPOINTS, name=name, value=value, version=content_version(value), origin=(origin,)
+    )
+
+
+def _assignment_message(
+    texts: tuple[str, ...], endpoints: tuple[tuple[int, Literal["HEALTHY", "UNHEALTHY"]], ...]
+) -> proto.ClusterLoadAssignment:
+    name, *addresses = texts
+    given = [
+        Endpoint(address=address, port=port, health=health)
+        for address, (port, health) in zip(addresses, endpoints, strict=True)
+    ]
+    return cluster_load_assignment(name, given, 0)
+
+
 def cloud_map_endpoints(
-    node: VirtualNodeData, facts: Sequence[Endpoint] | None, preference: str | None, report: Report
-) -> Sequence[Endpoint]:
+    node: str,
+    discovery: ServiceDiscovery,
+    facts: Sequence[Endpoint] | None,
+    preference: str | None,
+    report: Report,
+) -> tuple[Endpoint, ...]:
     """The instances a client may use: all attributes match, healthy (or all, when none is), and of the
     address family that the node prefers (reference §2.3, §2.4, §10.25). Sorted by address."""
-    path = "$.spec.serviceDiscovery.awsCloudMap"
+    key, path = f"virtualNode/{node}", "$.spec.serviceDiscovery.awsCloudMap"
     if facts is None:
         report.error(
-            node.key,
+            key,
             path,
-            f"no endpoints are known for {discovery_name(node)}",
-            f"add them to the facts: endpoints: {{{node.name}: [{{address: 10.0.0.1}}]}}",
+            f"no endpoints are known for {discovery_name(discovery)}",
+            f"add them to the facts: endpoints: {{{node}: [{{address: 10.0.0.1}}]}}",
         )
         return ()
-    discovery = node.spec.service_discovery
-    assert discovery is not None
     cloud_map = discovery.aws_cloud_map
     wanted = {(one.key, one.value) for one in (cloud_map.attributes if cloud_map else None) or ()}
-    chosen = [endpoint for endpoint in facts if wanted <= set(endpoint.attributes)]
+    chosen = [endpoint for endpoint in facts if wanted <= set(endpoint.attributes)] if wanted else facts
     healthy = [endpoint for endpoint in chosen if endpoint.health == "HEALTHY"]
     families: dict[int, list[Endpoint]] = {4: [], 6: []}
     for endpoint in healthy or chosen:
@@ -276,10 +342,10 @@ def cloud_map_endpoints(
             families[address[0]].append(endpoint)
         else:
             text = f"the endpoint address {endpoint.address!r} of the facts is not an IP address"
-            report.error(node.key, path, text)
+            report.error(key, path, text)
     order = _FAMILIES[preference]
     best = next((families[version] for version in order if families[version]), [])
-    return sorted(dict.fromkeys(best), key=_by_address)
+    return tuple(sorted(dict.fromkeys(best), key=_by_address))
 
 
 def _by_address(endpoint: Endpoint) -> tuple[bytes, int]:
@@ -342,15 +408,14 @@ def _port(
         weighted.append(shares)
     if port.protocol in HTTP_FAMILY:
         name = service.data.name
-        host = virtual_host(
-            name=name,
-            domains=[name, f"{name}:{port.port}"],
-            routes=[
-                _http_route(name, resolved, shares, options)
-                for resolved, shares in zip(port.routes, weighted, strict=True)
-            ],
+        content = serialized(
+            _host_message,
+            (name, *[cluster for shares in weighted for cluster, _ in shares]),
+            port.port,
+            tuple([_route_shape(*one) for one in zip(port.routes, weighted, strict=True)]),
+            options.app_mesh_metadata,
+            options.legacy_defaults,
         )
-        content = host.SerializeToString(deterministic=True)
         return BackendPort(port.port, port.protocol, host=content, origin=origin)
     idle = None
     for resolved in port.routes:
@@ -377,25 +442,68 @@ def _report_nothing_left(
     )
 
 
-def _http_route(
-    service: str, resolved: ResolvedRoute, clusters: Sequence[tuple[str, int]], options: Options
-) -> proto.Route:
-    tag = service if options.app_mesh_metadata else None
-    default_retry = None if options.legacy_defaults else default_retry_policy()
+class _RouteShape(NamedTuple):
+    """A route of the HTTP family, all but the names of its clusters."""
+
+    match: HttpRouteMatch | GrpcRouteMatch | None
+    timeout: HttpTimeout | None
+    retry_policy: HttpRetryPolicy | GrpcRetryPolicy | None
+    weights: tuple[int, ...]
+
+
+def _route_shape(resolved: ResolvedRoute, shares: Sequence[tuple[str, int]]) -> _RouteShape:
+    weights = tuple([weight for _, weight in shares])
     body = route_body(resolved.data) if resolved.data is not None else None
     if not isinstance(body, HttpRoute | GrpcRoute):
+        return _RouteShape(None, None, None, weights)
+    return _RouteShape(body.match, body.timeout, body.retry_policy, weights)
+
+
+def _host_message(
+    texts: tuple[str, ...],
+    port: int,
+    routes: tuple[_RouteShape, ...],
+    stats_tags: bool,
+    legacy_defaults: bool,
+) -> proto.VirtualHost:
+    """A service's virtual host on one port. `texts` are its name and the clusters of its routes."""
+    name, *rest = texts
+    clusters = iter(rest)
+    return virtual_host(
+        name=name,
+        domains=[name, f"{name}:{port}"],
+        routes=[
+            _http_route(
+                shape,
+                [(next(clusters), weight) for weight in shape.weights],
+                name if stats_tags else None,
+                None if legacy_defaults else default_retry_policy(),
+            )
+            for shape in routes
+        ],
+    )
+
+
+def _http_route(
+    shape: _RouteShape,
+    clusters: Sequence[tuple[str, int]],
+    virtual_service: str | None,
+    default_retry: proto.RetryPolicy | None,
+) -> proto.Route:
+    if shape.match is None:
         match = proto.RouteMatch(prefix="/")
-        return route(match=match, clusters=clusters, retry=default_retry, virtual_service=tag)
-    if isinstance(body, GrpcRoute):
-        match = grpc_route_match(body.match.service_name, body.match.method_name, body.match.metadata or ())
+    elif isinstance(shape.match, GrpcRouteMatch):
+        match = grpc_route_match(
+            shape.match.service_name, shape.match.method_name, shape.match.metadata or ()
+        )
     else:
-        match = http_route_match(body.match)
-    timeout, idle = timeouts_of(body.timeout)
+        match = http_route_match(shape.match)
+    timeout, idle = timeouts_of(shape.timeout)
     return route(
         match=match,
         clusters=clusters,
         timeout=timeout,
         idle_timeout=idle,
-        retry=default_retry if body.retry_policy is None else retry_policy(body.retry_policy),
-        virtual_service=tag,
+        retry=default_retry if shape.retry_policy is None else retry_policy(shape.retry_policy),
+        virtual_service=virtual_service,
     )

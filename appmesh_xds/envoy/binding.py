@@ -11,7 +11,7 @@ from .report import Report
 
 if TYPE_CHECKING:
     from ..options import Options
-    from ..spec import MeshData, VirtualNodeData
+    from ..spec import MeshData, ServiceDiscovery
 
 #: `--interception none`: where listeners of a node with several are bound, from the second on.
 _FURTHER_INGRESS: Final = 15100
@@ -37,9 +37,8 @@ class Socket(NamedTuple):
     flag: str = ""
 
 
-def ip_preference(mesh: MeshData, node: VirtualNodeData | None = None) -> str | None:
+def ip_preference(mesh: MeshData, discovery: ServiceDiscovery | None = None) -> str | None:
     """A node's own preference, else the mesh's (reference §2.3)."""
-    discovery = node.spec.service_discovery if node is not None else None
     if discovery is not None:
         own = discovery.dns or discovery.aws_cloud_map
         if own is not None and own.ip_preference is not None:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .. import proto
+from ..facts import FileCertificate, FileTrust
 from ..spec import ClientPolicyTls, Listener
 from .sources import Material
-from .tls import CLIENT_ALPN, CertificateSource, TrustSource, transport_socket, upstream_tls_context
+from .templates import serialized
+from .tls import (
+    CLIENT_ALPN,
+    CertificateSource,
+    SecretRef,
+    TrustSource,
+    is_dns_name,
+    transport_socket,
+    upstream_tls_context,
+)
 
 if TYPE_CHECKING:
     from ..spec import BackendDefaults, ClientPolicy
@@ -96,7 +107,29 @@ def _socket(
     sni: str,
 ) -> bytes:
     """The socket, serialised: the targets of a service usually agree in it."""
+    if isinstance(certificate, SecretRef) or isinstance(trust, SecretRef) or not all(map(is_dns_name, names)):
+        context = upstream_tls_context(
+            certificate=certificate, trust=trust, subject_alternative_names=names, alpn=alpn, sni=sni
+        )
+        return transport_socket(context).SerializeToString(deterministic=True)
+    files = () if certificate is None else (certificate.certificate_chain, certificate.private_key)
+    authority = () if trust is None else (trust.certificate_chain,)
+    texts = (*files, *authority, *((sni,) if sni else ()), *names)
+    return serialized(_socket_message, texts, bool(files), bool(authority), bool(sni), alpn)
+
+
+def _socket_message(
+    texts: tuple[str, ...], certificate: bool, trust: bool, sni: bool, alpn: tuple[str, ...]
+) -> proto.TransportSocket:
+    """A socket whose material lies in files; every name is a DNS name."""
+    rest = iter(texts)
     context = upstream_tls_context(
-        certificate=certificate, trust=trust, subject_alternative_names=names, alpn=alpn, sni=sni
+        certificate=FileCertificate(certificate_chain=next(rest), private_key=next(rest))
+        if certificate
+        else None,
+        trust=FileTrust(certificate_chain=next(rest)) if trust else None,
+        sni=next(rest) if sni else "",
+        subject_alternative_names=tuple(rest),
+        alpn=alpn,
     )
-    return transport_socket(context).SerializeToString(deterministic=True)
+    return transport_socket(context)

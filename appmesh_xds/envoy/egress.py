@@ -57,7 +57,7 @@ def add_egress(
     parts = backends(node.key, backend_uses(node), mesh, options, maker, report)
     for one in parts:
         add_backend(one, out)
-    host = bind_address(options, ip_preference(mesh.data, node))
+    host = bind_address(options, ip_preference(mesh.data, node.spec.service_discovery))
     http, tcp = _by_port(parts, options, report)
     origin = f"{node.key} $.spec.backends"
     if options.interception == "none":

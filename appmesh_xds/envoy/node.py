@@ -34,7 +34,13 @@ def virtual_node(
     report_clashes(_sockets(node, mesh, options), node.key, report)
     _report_unused_ports(node, options, report)
     listeners = node.spec.listeners or ()
-    own = Ingress(mesh.name, node.name, listeners, node.spec.logging, ip_preference(mesh.data, node))
+    own = Ingress(
+        mesh.name,
+        node.name,
+        listeners,
+        node.spec.logging,
+        ip_preference(mesh.data, node.spec.service_discovery),
+    )
     facts = material_facts(mesh, listener_arns(listeners))
     out.part(maker.part(ingress, own, facts, options), report)
     add_egress(node, mesh, options, maker, report, out)
@@ -42,7 +48,7 @@ def virtual_node(
 
 def _sockets(node: VirtualNodeData, mesh: Mesh, options: Options) -> list[Socket]:
     """What Envoy and the application of this node would bind."""
-    preference = ip_preference(mesh.data, node)
+    preference = ip_preference(mesh.data, node.spec.service_discovery)
     host = bind_address(options, preference)
     specs = list(enumerate(node.spec.listeners or ()))
     application = application_address(options, preference)

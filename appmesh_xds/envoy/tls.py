@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -12,7 +11,7 @@ from msgspec import Struct
 from .. import proto
 from ..facts import FileCertificate, FileTrust, Pem, PemTrust
 from ..names import SDS_CLUSTER
-from .base import ads
+from .base import ads, is_ip
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -145,11 +144,12 @@ def subject_alt_name_matcher(name: str) -> proto.SubjectAltNameMatcher:
 def _san_type(name: str) -> int:
     if "://" in name:
         return _SAN_URI
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return _SAN_DNS
-    return _SAN_IP
+    return _SAN_IP if is_ip(name) else _SAN_DNS
+
+
+def is_dns_name(name: str) -> bool:
+    """Whether a subject alternative name is taken for a DNS name."""
+    return _san_type(name) == _SAN_DNS
 
 
 @cache
