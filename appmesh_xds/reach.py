@@ -7,10 +7,15 @@ cost the size of the mesh.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from .envoy.backend import Backend, backend, backend_facts
 from .mesh import Mesh
 from .resolve import Service, resolve_service, route_action
+
+if TYPE_CHECKING:
+    from .options import Options
+    from .spec import ClientPolicyTls
 
 #: Attributes of a mesh whose entries are resources, by the prefix of their keys.
 _TABLES: Final = {
@@ -25,84 +30,201 @@ _TABLES: Final = {
     "endpoints": "endpoints/",
 }
 _ARNS: Final = ("certificate/", "authority/")
+_PROXIES: Final = ("virtualNode/", "virtualGateway/")
 _CHILDREN: Final = (("virtualRouter/", "/route/"), ("virtualGateway/", "/gatewayRoute/"))
+
+
+class Group:
+    """The proxies that call one service under one client policy. They share what is made for it."""
+
+    __slots__ = ("arns", "backend", "before", "entry", "policy", "users")
+
+    def __init__(self, entry: _Entry, policy: ClientPolicyTls | None) -> None:
+        self.entry = entry
+        self.policy = policy
+        self.users: set[str] = set()
+        #: None until it is made, and again when something that it is made from changed.
+        self.backend: Backend | None = None
+        #: What it was before the last change, for those users that have that still.
+        self.before: Backend | None = None
+        #: What the facts were asked for.
+        self.arns: tuple[str, ...] = ()
+
+
+class _Entry:
+    """A virtual service that somebody uses."""
+
+    __slots__ = ("behind", "groups", "name", "resolved", "service", "users")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.resolved = False
+        #: None for one that is not in the mesh. Valid when `resolved`.
+        self.service: Service | None = None
+        #: Keys of everything that was looked at to resolve it, there or not.
+        self.behind: tuple[str, ...] = ()
+        self.groups: dict[ClientPolicyTls | None, Group] = {}
+        #: Proxies that look at the service itself.
+        self.users: set[str] = set()
+
+
+class Used:
+    """What one proxy used when it was translated last."""
+
+    __slots__ = ("arns", "groups", "services")
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+        self.services: list[str] = []
+        self.arns: list[str] = []
+
+
+#: Proxies that a change may concern: by the groups alone through which it does, or (None) in any way.
+Reached = dict[str, list[Group] | None]
 
 
 class Reach:
     """What the proxies of one mesh used when they were last translated."""
 
-    __slots__ = ("_arn_users", "_behind", "_dependents", "_services", "_used", "_users")
+    __slots__ = ("_arn_users", "_dependents", "_entries", "_renewed", "_used")
 
     def __init__(self) -> None:
-        #: Services as resolved, None for one that is not in the mesh. Valid for the current mesh.
-        self._services: dict[str, Service | None] = {}
-        #: Service -> keys of what stands behind it, and the way back.
-        self._behind: dict[str, tuple[str, ...]] = {}
+        self._entries: dict[str, _Entry] = {}
+        #: Key -> services behind which it stands.
         self._dependents: dict[str, set[str]] = {}
-        #: Service -> proxies that use it; ARN -> proxies that name it; proxy -> both of these.
-        self._users: dict[str, set[str]] = {}
         self._arn_users: dict[str, set[str]] = {}
-        self._used: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._used: dict[str, Used] = {}
+        #: Groups that still know what they were.
+        self._renewed: list[Group] = []
 
     def service(self, mesh: Mesh, name: str) -> Service | None:
         """The service as resolved, remembered until something behind it changes."""
-        try:
-            return self._services[name]
-        except KeyError:
-            service = self._services[name] = resolve_service(mesh, name)
-            self._behind[name] = behind = _behind(mesh, name)
-            for key in behind:
-                self._dependents.setdefault(key, set()).add(name)
-            return service
+        return self._resolved(mesh, name).service
 
-    def record(self, proxy: str, services: Iterable[str], arns: Iterable[str]) -> None:
+    def group(self, mesh: Mesh, options: Options, name: str, policy: ClientPolicyTls | None) -> Group | None:
+        """The group of a service and a policy, its backend made; None when there is no such service."""
+        entry = self._entries.get(name)
+        if entry is None or not entry.resolved:
+            entry = self._resolved(mesh, name)
+        group = entry.groups.get(policy)
+        if group is not None and group.backend is not None:
+            return group
+        service = entry.service
+        if service is None:
+            return None
+        if group is None:
+            group = entry.groups[policy] = Group(entry, policy)
+        facts = backend_facts(service, policy, mesh)
+        group.arns = facts.arns
+        group.backend = backend(service, policy, facts, mesh.data, options)
+        return group
+
+    def _resolved(self, mesh: Mesh, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._entries[name] = _Entry(name)
+        if not entry.resolved:
+            entry.service, entry.resolved = resolve_service(mesh, name), True
+            behind = _behind(mesh, name)
+            if behind != entry.behind:
+                self._depend(entry, behind)
+        return entry
+
+    def _depend(self, entry: _Entry, behind: tuple[str, ...]) -> None:
+        for key in entry.behind:
+            _discard(self._dependents, key, entry.name)
+        entry.behind = behind
+        for key in behind:
+            self._dependents.setdefault(key, set()).add(entry.name)
+
+    def record(self, proxy: str, now: Used) -> None:
         """What a proxy used this time, in place of what it used before."""
-        now = frozenset(services), frozenset(arns)
-        before = self._used.get(proxy, _NOTHING)
-        if now == before:
-            return
-        for table, old, new in zip((self._users, self._arn_users), before, now, strict=True):
-            for name in old - new:
-                _discard(table, name, proxy)
-            for name in new - old:
-                table.setdefault(name, set()).add(proxy)
-        if now == _NOTHING:
-            self._used.pop(proxy, None)
-        else:
+        before = self._used.get(proxy)
+        for group in now.groups:
+            group.users.add(proxy)
+        for name in now.services:
+            self._entries[name].users.add(proxy)
+        for arn in now.arns:
+            self._arn_users.setdefault(arn, set()).add(proxy)
+        if now.groups or now.services or now.arns:
             self._used[proxy] = now
-        for name in before[0] - now[0]:
-            if name not in self._users:
-                self._forget(name)
+        else:
+            self._used.pop(proxy, None)
+        if before is not None:
+            self._leave(proxy, before, now)
 
-    def advance(self, changed: Iterable[str], proxies: Iterable[str]) -> set[str]:
+    def _leave(self, proxy: str, before: Used, now: Used) -> None:
+        if before.groups != now.groups:
+            for group in set(before.groups).difference(now.groups):
+                group.users.discard(proxy)
+                if not group.users and group.entry.groups.get(group.policy) is group:
+                    del group.entry.groups[group.policy]
+                    self._drop_unused(group.entry)
+        for name in set(before.services).difference(now.services):
+            entry = self._entries[name]
+            entry.users.discard(proxy)
+            self._drop_unused(entry)
+        for arn in set(before.arns).difference(now.arns):
+            _discard(self._arn_users, arn, proxy)
+
+    def _drop_unused(self, entry: _Entry) -> None:
+        if not entry.groups and not entry.users and self._entries.get(entry.name) is entry:
+            del self._entries[entry.name]
+            self._depend(entry, ())
+
+    def advance(self, changed: Iterable[str], proxies: Iterable[str]) -> Reached:
         """Forgets what the changed keys make invalid. The proxies they may concern, some of them new.
 
         `proxies` are all that were translated: a change of the mesh itself concerns each.
         """
-        reached: set[str] = set()
+        reached: Reached = {}
         services: set[str] = set()
         for key in changed:
             if key.startswith("mesh/"):
-                reached.update(proxies)
+                for entry in self._entries.values():
+                    for group in entry.groups.values():
+                        self._renew(group)
+                reached.update(dict.fromkeys(proxies))
             elif key.startswith(_ARNS):
-                reached |= self._arn_users.get(key.partition("/")[2], set())
+                self._renew_facts(key.partition("/")[2], reached)
             else:
                 owner = _owner(key)
-                if owner.startswith(("virtualNode/", "virtualGateway/")):
-                    reached.add(owner)
-                services |= self._dependents.get(owner, set())
+                if owner.startswith(_PROXIES):
+                    reached[owner] = None
+                services |= self._dependents.get(owner, _NOBODY)
         for name in services:
-            reached |= self._users.get(name, set())
-            self._forget(name)
+            entry = self._entries[name]
+            entry.resolved = False
+            reached.update(dict.fromkeys(entry.users))
+            for group in entry.groups.values():
+                self._renew(group)
+                for proxy in group.users:
+                    through = reached.setdefault(proxy, [])
+                    if through is not None:
+                        through.append(group)
         return reached
 
-    def _forget(self, name: str) -> None:
-        self._services.pop(name, None)
-        for key in self._behind.pop(name, ()):
-            _discard(self._dependents, key, name)
+    def settle(self) -> None:
+        """All that `advance` named are brought to the new mesh."""
+        for group in self._renewed:
+            group.before = None
+        self._renewed.clear()
+
+    def _renew(self, group: Group) -> None:
+        """Has it made again."""
+        if group.backend is not None:
+            group.before, group.backend = group.backend, None
+            self._renewed.append(group)
+
+    def _renew_facts(self, arn: str, reached: Reached) -> None:
+        for proxy in self._arn_users.get(arn, _NOBODY):
+            reached[proxy] = None
+            for group in self._used[proxy].groups:
+                if arn in group.arns:
+                    self._renew(group)
 
 
-_NOTHING: Final[tuple[frozenset[str], frozenset[str]]] = (frozenset(), frozenset())
+_NOBODY: Final[frozenset[str]] = frozenset()
 
 
 def _discard(table: dict[str, set[str]], key: str, item: str) -> None:

@@ -179,7 +179,10 @@ def _implied_listeners(mesh: Mesh, routes: Iterable[spec.RouteData]) -> list[spe
 
 def route_type(route: spec.RouteData) -> str:
     """The protocol that a route is written for."""
-    return next(protocol for member, protocol in _ROUTE_TYPES if getattr(route.spec, member) is not None)
+    for member, protocol in _ROUTE_TYPES:
+        if getattr(route.spec, member) is not None:
+            return protocol
+    raise AssertionError("the checks see to it that a route has one member")
 
 
 def route_member(route: spec.RouteData) -> str:

@@ -14,17 +14,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .envoy.shared import Weakly
 from .errors import UsageError
 from .facts import MaterialFacts
 from .mesh import Mesh
 from .options import Options
-from .reach import Reach, changed_keys
+from .patch import Exchanges, exchanges, patched
+from .reach import Group, Reach, Used, changed_keys
 from .resolve import Service
 from .resource import TYPE_NAMES, Resource, TypeName
 from .snapshot import Snapshot, assemble
+
+if TYPE_CHECKING:
+    from .envoy.backend import Backend
+    from .spec import ClientPolicyTls
 
 _DEFAULTS: Final = Options()
 
@@ -67,29 +72,40 @@ class _State:
 class _Keeper:
     """The maker of one snapshot, which remembers parts and notes what was used."""
 
-    __slots__ = ("arns", "memo", "parts", "reach", "services")
+    __slots__ = ("memo", "parts", "reach", "used")
 
-    def __init__(self, memo: WeakValueDictionary[tuple[Any, ...], Any], reach: Reach) -> None:
+    def __init__(self, memo: Weakly[Any], reach: Reach) -> None:
         self.memo = memo
         self.reach = reach
         self.parts: list[Any] = []
-        self.services: list[str] = []
-        self.arns: list[str] = []
+        self.used = Used()
 
     def part(self, function: Callable[..., Any], *arguments: Any) -> Any:
         key = (function, *arguments)
         part = self.memo.get(key)
         if part is None:
-            part = self.memo[key] = function(*arguments)
+            part = function(*arguments)
+            self.memo.put(key, part)
         self.parts.append(part)
         for argument in arguments:
             if type(argument) is MaterialFacts and argument.arns:
-                self.arns.extend(argument.arns)
+                self.used.arns.extend(argument.arns)
         return part
 
     def service(self, mesh: Mesh, name: str) -> Service | None:
-        self.services.append(name)
+        self.used.services.append(name)
         return self.reach.service(mesh, name)
+
+    def backend(
+        self, mesh: Mesh, options: Options, service: str, policy: ClientPolicyTls | None
+    ) -> Backend | None:
+        group = self.reach.group(mesh, options, service, policy)
+        if group is None:
+            self.used.services.append(service)
+            return None
+        self.used.groups.append(group)
+        self.used.arns.extend(group.arns)
+        return group.backend
 
 
 class Translator:
@@ -103,7 +119,7 @@ class Translator:
         self.options = options
         self._meshes: dict[str, _State] = {}
         # Weak: the states hold the parts that their proxies use.
-        self._memo: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+        self._memo: Weakly[Any] = Weakly()
         self._busy = threading.Lock()
 
     def translate_all(self, mesh: Mesh) -> list[Snapshot]:
@@ -112,9 +128,8 @@ class Translator:
         The mesh becomes the current one of its name; from now on `update` reports new proxies too.
         """
         with self._alone():
-            state, reached = self._advance(mesh)
-            for proxy in reached:
-                self._change(state, proxy)
+            state = self._state_of(mesh)
+            self._move(state, mesh)
             state.everything = True
             return [state.snapshots.get(proxy) or self._assemble(state, proxy) for proxy in mesh.proxies()]
 
@@ -127,12 +142,11 @@ class Translator:
         `snapshot`, only those are updated.
         """
         with self._alone():
-            known = mesh.name in self._meshes
-            state, reached = self._advance(mesh)
-            if not known:
-                state.everything = True
-                reached = set(mesh.proxies())
-            changes = (self._change(state, proxy) for proxy in sorted(reached))
+            if mesh.name in self._meshes:
+                return self._move(self._meshes[mesh.name], mesh)
+            state = self._state_of(mesh)
+            state.everything = True
+            changes = (self._change(state, proxy) for proxy in sorted(mesh.proxies()))
             return [change for change in changes if change is not None]
 
     def snapshot(self, proxy: str, mesh: Mesh | str | None = None) -> Snapshot:
@@ -143,9 +157,8 @@ class Translator:
         """
         with self._alone():
             if isinstance(mesh, Mesh):
-                state, reached = self._advance(mesh)
-                for other in reached:
-                    self._change(state, other)
+                state = self._state_of(mesh)
+                self._move(state, mesh)
             else:
                 state = self._state(mesh)
             data = state.mesh.proxy(proxy)
@@ -180,18 +193,70 @@ class Translator:
             raise UsageError(f"which mesh? Those known to this translator: {known}")
         return self._meshes[mesh]
 
-    def _advance(self, mesh: Mesh) -> tuple[_State, set[str]]:
-        """Makes `mesh` the current one of its name. Its state, and the proxies the change may concern."""
+    def _state_of(self, mesh: Mesh) -> _State:
+        """What is known of the mesh of this name; nothing, when it is new."""
         state = self._meshes.get(mesh.name)
         if state is None:
             state = self._meshes[mesh.name] = _State(mesh)
-            return state, set()
-        changed = changed_keys(state.mesh, mesh) if state.mesh is not mesh else ()
-        reached = state.reach.advance(changed, state.snapshots)
-        state.mesh = mesh
-        return state, reached
+        return state
+
+    def _move(self, state: _State, mesh: Mesh) -> list[Change]:
+        """Makes `mesh` the current one, and brings to it every proxy that is remembered."""
+        if state.mesh is mesh:
+            return []
+        try:
+            reached = state.reach.advance(changed_keys(state.mesh, mesh), state.snapshots)
+            state.mesh = mesh
+            known: dict[Group, Exchanges | None] = {}
+            changes = [
+                change
+                for proxy in sorted(reached)
+                if (change := self._update(state, proxy, reached[proxy], known)) is not None
+            ]
+        except BaseException:
+            # Half of the proxies are of the old mesh. Nothing is known any more, rather than something false.
+            self._meshes.pop(mesh.name, None)
+            raise
+        state.reach.settle()
+        return changes
+
+    def _update(
+        self,
+        state: _State,
+        proxy: str,
+        groups: list[Group] | None,
+        known: dict[Group, Exchanges | None],
+    ) -> Change | None:
+        """Brings one proxy to the current mesh. With `groups` nothing concerns it but what these share."""
+        before = state.snapshots.get(proxy)
+        if before is None or groups is None:
+            return self._change(state, proxy)
+        found = []
+        for group in groups:
+            if group not in known:
+                known[group] = self._exchanges(state, group)
+            exchange = known[group]
+            if exchange is None:
+                return self._change(state, proxy)
+            found.append(exchange)
+        made = patched(before, found)
+        if made is None:
+            return self._change(state, proxy)
+        snapshot, names = made
+        if not names:
+            return None
+        state.snapshots[proxy] = snapshot
+        return Change(proxy, snapshot, {kind: Difference((), updated) for kind, updated in names.items()})
+
+    def _exchanges(self, state: _State, group: Group) -> Exchanges | None:
+        before = group.before
+        now = state.reach.group(state.mesh, self.options, group.entry.name, group.policy)
+        if before is None or now is None or now.backend is None:
+            return None
+        return exchanges(before, now.backend)
 
     def _change(self, state: _State, proxy: str) -> Change | None:
+        """Makes one proxy's snapshot anew."""
         before = state.snapshots.get(proxy)
         if before is None and not state.everything:
             return None
@@ -200,7 +265,7 @@ class Translator:
         if name not in table:
             state.snapshots.pop(proxy, None)
             state.parts.pop(proxy, None)
-            state.reach.record(proxy, (), ())
+            state.reach.record(proxy, Used())
             return None if before is None else Change(proxy, None, differences(before, None))
         after = self._assemble(state, proxy)
         if after == before:
@@ -214,7 +279,7 @@ class Translator:
         snapshot = assemble(state.mesh, proxy, self.options, keeper)
         state.snapshots[proxy] = snapshot
         state.parts[proxy] = tuple(keeper.parts)
-        state.reach.record(proxy, keeper.services, keeper.arns)
+        state.reach.record(proxy, keeper.used)
         return snapshot
 
 

@@ -6,11 +6,11 @@ So a route configuration is its name followed by virtual hosts that were seriali
 
 from __future__ import annotations
 
+from typing import Final
+
 
 def varint(value: int) -> bytes:
     """A non-negative integer, seven bits a byte, least first."""
-    if value < 0x80:
-        return bytes((value,))
     parts = bytearray()
     while value >= 0x80:
         parts.append(value & 0x7F | 0x80)
@@ -19,9 +19,21 @@ def varint(value: int) -> bytes:
     return bytes(parts)
 
 
+class _Varints(dict[int, bytes]):
+    def __missing__(self, value: int) -> bytes:
+        made = varint(value)
+        if value < 16_384:
+            self[value] = made
+        return made
+
+
+#: `varint`, small ones remembered: `varints[300]`.
+varints: Final = _Varints()
+
+
 def field(number: int, payload: bytes) -> bytes:
     """A field of bytes, text or a message."""
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
+    return varints[number << 3 | 2] + varints[len(payload)] + payload
 
 
 def split(message: bytes, number: int) -> tuple[bytes, bytes]:

@@ -28,7 +28,7 @@ def service_name(index: int) -> str:
     return f"svc-{index:05}.bench.local"
 
 
-def _listener(index: int, pool: int) -> dict[str, Any]:
+def _listener(index: int, pool: int, interval: int) -> dict[str, Any]:
     mode = _MODES[index % 3]
     tls: dict[str, Any] = {
         "mode": mode,
@@ -44,7 +44,7 @@ def _listener(index: int, pool: int) -> dict[str, Any]:
             "path": "/ping",
             "healthyThreshold": 2,
             "unhealthyThreshold": 3,
-            "intervalMillis": 5000,
+            "intervalMillis": interval,
             "timeoutMillis": 2000,
         },
         "outlierDetection": {
@@ -85,7 +85,12 @@ def backends_of(index: int, nodes: int, backends: int) -> list[int]:
 
 
 def node_request(
-    index: int, nodes: int, backends: int, sharing: Sharing = "shared", pool: int = 100
+    index: int,
+    nodes: int,
+    backends: int,
+    sharing: Sharing = "shared",
+    pool: int = 100,
+    interval: int = 5000,
 ) -> dict[str, Any]:
     """One virtual node as the API's create request has it."""
     return {
@@ -101,7 +106,7 @@ def node_request(
                 }
                 for backend in dict.fromkeys(backends_of(index, nodes, backends))
             ],
-            "listeners": [_listener(index, pool)],
+            "listeners": [_listener(index, pool, interval)],
             "serviceDiscovery": _discovery(index),
         },
     }
@@ -192,10 +197,11 @@ def _type(request: dict[str, Any]) -> type[spec.Data]:
 
 
 def changed_node(
-    index: int, nodes: int, backends: int, sharing: Sharing = "shared", pool: int = 101
+    index: int, nodes: int, backends: int, sharing: Sharing = "shared", number: int = 101
 ) -> spec.Data:
-    """A node whose connection pool differs."""
-    return _data(node_request(index, nodes, backends, sharing, pool))
+    """A node whose connection pool and health check differ: its own proxy changes, and that of every node
+    that calls it."""
+    return _data(node_request(index, nodes, backends, sharing, number, 5000 + number))
 
 
 def changed_route(index: int, nodes: int, retries: int = 3) -> spec.Data:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
 
@@ -23,6 +23,7 @@ from .base import HTTP_FAMILY, ip_address, milliseconds
 from .binding import ip_preference
 from .client_tls import client_tls
 from .clusters import DNS_LOOKUP_FAMILY, Discovery, backend_cluster, cluster_load_assignment
+from .output import virtual_host_entry
 from .report import Report
 from .routes import (
     default_retry_policy,
@@ -68,15 +69,17 @@ class BackendPort(Struct, frozen=True, gc=False):
 
     port: int
     protocol: str
-    #: The service's virtual host on this port, serialised.
-    host: bytes = b""
+    #: The service's virtual host on this port, as an entry of a route configuration, and its domains in
+    #: lower case.
+    host_entry: bytes = b""
+    domains: tuple[str, ...] = ()
     clusters: tuple[tuple[str, int], ...] = ()
     idle_timeout: int | None = None
     origin: tuple[str, ...] = ()
 
     def routes(self) -> Sequence[proto.Route]:
         """The routes of the virtual host, for proxies that give it other domains."""
-        return proto.VirtualHost.FromString(self.host).routes
+        return proto.RouteConfiguration.FromString(self.host_entry).virtual_hosts[0].routes
 
 
 class Backend(Struct, frozen=True, weakref=True):
@@ -416,7 +419,8 @@ def _port(
             options.app_mesh_metadata,
             options.legacy_defaults,
         )
-        return BackendPort(port.port, port.protocol, host=content, origin=origin)
+        domains = (name.lower(), f"{name}:{port.port}".lower())
+        return BackendPort(port.port, port.protocol, virtual_host_entry(content), domains, origin=origin)
     idle = None
     for resolved in port.routes:
         body = route_body(resolved.data) if resolved.data is not None else None
@@ -442,7 +446,7 @@ def _report_nothing_left(
     )
 
 
-class _RouteShape(NamedTuple):
+class _RouteShape(Struct, frozen=True, gc=False):
     """A route of the HTTP family, all but the names of its clusters."""
 
     match: HttpRouteMatch | GrpcRouteMatch | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import cache, lru_cache
 from json.encoder import encode_basestring as _quoted
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 #: The HTTP family: protocols that a connection manager serves. The others are bytes.
 HTTP_FAMILY: Final = frozenset({"http", "http2", "grpc"})
+_IP_V4: Final = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}", re.ASCII)
 #: Protocols that speak HTTP/2 to the upstream.
 HTTP2_FAMILY: Final = frozenset({"http2", "grpc"})
 
@@ -47,6 +49,9 @@ def address(ip: str, port: int) -> proto.Address:
 @lru_cache(maxsize=65536)
 def ip_address(text: str) -> tuple[int, bytes] | None:
     """(version, bytes in network order) of an IPv4 or IPv6 address; None for any other text."""
+    if ":" not in text:
+        # As strict as the standard library, and much faster.
+        return (4, bytes(map(int, text.split(".")))) if _IP_V4.fullmatch(text) else None
     try:
         found = ipaddress.ip_address(text)
     except ValueError:

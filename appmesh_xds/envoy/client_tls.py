@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from .. import proto
 from ..facts import FileCertificate, FileTrust
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 CLIENT: Final = "client"
 
 
-class ClientTls(NamedTuple):
+class ClientTls(Struct, frozen=True, gc=False):
     """The TLS of one backend cluster. `usable` is false when material is missing: it must then not be
     reached at all, rather than in the clear."""
 
@@ -37,18 +39,17 @@ class ClientTls(NamedTuple):
 
 
 def effective_policy(
-    override: ClientPolicy | None, override_path: str, defaults: BackendDefaults | None
-) -> tuple[ClientPolicyTls | None, str]:
-    """The policy that holds for a backend, and where it stands.
+    override: ClientPolicy | None, defaults: BackendDefaults | None
+) -> tuple[ClientPolicyTls | None, bool]:
+    """The policy that holds for a backend, and whether it is the backend's own.
 
     A backend's own `tls` replaces that of `backendDefaults` as a whole; members are not merged.
     """
     if override is not None and override.tls is not None:
-        return override.tls, f"{override_path}.tls"
-    path = "$.spec.backendDefaults.clientPolicy.tls"
+        return override.tls, True
     if defaults is not None and defaults.client_policy is not None:
-        return defaults.client_policy.tls, path
-    return None, path
+        return defaults.client_policy.tls, False
+    return None, False
 
 
 def client_tls(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from .. import names, proto
 from ..errors import Problem
@@ -27,7 +28,7 @@ from .filters import (
 )
 from .listeners import listener
 from .maker import Maker
-from .output import Output, Part
+from .output import Output, Part, virtual_host_entry
 from .report import Report
 from .routes import passthrough_route, virtual_host
 
@@ -40,14 +41,23 @@ _AWS_PORT = 443
 _AWS_SERVER_NAMES = ("*.amazonaws.com",)
 
 
-class Use(NamedTuple):
+class Use(Struct, frozen=True, gc=False):
     """One backend of a proxy: the service, the policy that holds, and where each is said."""
 
     service: str
     policy: ClientPolicyTls | None
-    policy_path: str
-    path: str
-    default: bool
+    #: Whether the policy is the backend's own, and not that of `backendDefaults`.
+    own: bool = False
+    #: Place among the backends; None for what a gateway's routes lead to.
+    place: int | None = None
+
+    @property
+    def path(self) -> str:
+        return "$.spec" if self.place is None else f"$.spec.backends[{self.place}].virtualService"
+
+    @property
+    def policy_path(self) -> str:
+        return f"{self.path if self.own else '$.spec.backendDefaults'}.clientPolicy.tls"
 
 
 def add_egress(
@@ -67,7 +77,7 @@ def add_egress(
     passthrough = names.allow_all_cluster(mesh.name) if allow_all else None
     inline = []
     for port, served in http.items():
-        hosts = _virtual_hosts(served, port, passthrough, report)
+        hosts = _virtual_hosts(served, passthrough, report)
         inline.append((port, out.joined_routes(names.egress_routes(port), hosts, _origins(served))))
     bytes_only = tuple((port, part.clusters, part.idle_timeout) for port, (_, part) in tcp.items())
     part: Part = maker.part(
@@ -80,15 +90,13 @@ def add_egress(
 def backend_uses(node: VirtualNodeData) -> list[Use]:
     """A node's backends by service, sorted. A service named twice is used once (RM#170)."""
     uses: dict[str, Use] = {}
+    defaults = node.spec.backend_defaults
     for index, entry in enumerate(node.spec.backends or ()):
-        if entry.virtual_service is None:
-            continue
-        path = f"$.spec.backends[{index}].virtualService"
-        name = entry.virtual_service.virtual_service_name
-        own = entry.virtual_service.client_policy
-        policy, policy_path = effective_policy(own, f"{path}.clientPolicy", node.spec.backend_defaults)
-        default = own is None or own.tls is None
-        uses.setdefault(name, Use(name, policy, policy_path, path, default))
+        service = entry.virtual_service
+        if service is not None and service.virtual_service_name not in uses:
+            policy, own = effective_policy(service.client_policy, defaults)
+            name = service.virtual_service_name
+            uses[name] = Use(name, policy, own, index)
     return [uses[name] for name in sorted(uses)]
 
 
@@ -103,26 +111,28 @@ def backends(
     """The parts of every backend that resolves, with the problems of those that do not."""
     found = []
     for use in uses:
-        service = maker.service(mesh, use.service)
-        if service is None:
-            report.warning(
-                resource,
-                f"{use.path}.virtualServiceName",
-                f"there is no virtual service {use.service!r} in the mesh; the backend is left out",
-            )
+        part = maker.backend(mesh, options, use.service, use.policy)
+        if part is not None:
+            found.append((use, part))
             continue
-        facts = backend_facts(service, use.policy, mesh)
-        part: Backend = maker.part(backend, service, use.policy, facts, mesh.data, options)
-        found.append((use, service, facts, part))
-    renames = _policy_renames(resource, [(use, part) for use, _, _, part in found], report)
+        report.warning(
+            resource,
+            f"{use.path}.virtualServiceName",
+            f"there is no virtual service {use.service!r} in the mesh; the backend is left out",
+        )
+    renames = _policy_renames(resource, found, report)
     parts = []
-    for use, service, facts, part in found:
-        renamed = renames.get(use.service)
-        if renamed:
-            part = maker.part(
-                backend, service, use.policy, facts, mesh.data, options, tuple(sorted(renamed.items()))
+    for use, part in found:
+        if renames and (renamed := renames.get(use.service)):
+            service = maker.service(mesh, use.service)
+            assert service is not None  # it has a part
+            facts = backend_facts(service, use.policy, mesh)
+            names_instead = tuple(sorted(renamed.items()))
+            part = maker.part(backend, service, use.policy, facts, mesh.data, options, names_instead)
+        if part.problems:
+            report.problems.extend(
+                _for_client(problem, resource, use.policy_path) for problem in part.problems
             )
-        report.problems.extend(_for_client(problem, resource, use.policy_path) for problem in part.problems)
         parts.append(part)
     return parts
 
@@ -144,7 +154,7 @@ def _policy_renames(
     agreed = True
     for _, part in parts:
         for cluster in part.clusters:
-            agreed &= first.setdefault(cluster.resource.name, cluster.tls) == cluster.tls
+            agreed = agreed and first.setdefault(cluster.resource.name, cluster.tls) == cluster.tls
     if agreed:
         return {}
     reached: dict[str, dict[bytes, list[Use]]] = {}
@@ -163,7 +173,7 @@ def _policy_renames(
             f"the clusters that deviate from backendDefaults are named {name}_policy_...",
         )
         for tls, uses in by_tls.items():
-            if any(use.default for use in uses):
+            if not all(use.own for use in uses):
                 continue
             for use in uses:
                 renames.setdefault(use.service, {})[name] = names.policy_cluster(name, policy_hash(tls))
@@ -195,30 +205,33 @@ def _by_port(
     """
     http: dict[int, list[Served]] = {}
     tcp: dict[int, Served] = {}
+    egress_port = options.egress_port if options.interception == "redirect" else None
     for part in parts:
-        key = f"virtualService/{part.service}"
         for port in part.ports:
-            owner = tcp.get(port.port) or next(iter(http.get(port.port, ())), None)
-            is_tcp = port.protocol not in HTTP_FAMILY
-            if port.port == options.egress_port and options.interception == "redirect":
+            number = port.port
+            if number == egress_port:
                 report.error(
-                    key,
+                    f"virtualService/{part.service}",
                     "$.spec.provider",
-                    f"port {port.port} is the egress listener's own",
+                    f"port {number} is the egress listener's own",
                     "use another port for the service, or another --egress-port",
                 )
-            elif owner is not None and (is_tcp or port.port in tcp):
+            elif port.protocol in HTTP_FAMILY and number not in tcp:
+                if number in http:
+                    http[number].append((part.service, port))
+                else:
+                    http[number] = [(part.service, port)]
+            elif number not in tcp and number not in http:
+                tcp[number] = (part.service, port)
+            else:
+                owner = tcp.get(number) or http[number][0]
                 report.error(
-                    key,
+                    f"virtualService/{part.service}",
                     "$.spec.provider",
-                    f"{port.protocol} port {port.port} is taken by {owner[1].protocol} service {owner[0]!r}; "
+                    f"{port.protocol} port {number} is taken by {owner[1].protocol} service {owner[0]!r}; "
                     "a TCP service cannot share its port",
                     "give one of them another port on its virtual router",
                 )
-            elif is_tcp:
-                tcp[port.port] = (part.service, port)
-            else:
-                http.setdefault(port.port, []).append((part.service, port))
     return dict(sorted(http.items())), dict(sorted(tcp.items()))
 
 
@@ -238,14 +251,13 @@ def host_name_taken(domains: Sequence[str], service: str, taken: dict[str, str],
     return False
 
 
-def _virtual_hosts(served: Sequence[Served], port: int, allow_all: str | None, report: Report) -> list[bytes]:
-    """The serialised virtual hosts of a port, by name."""
-    taken: dict[str, str] = {}
-    hosts = {
-        service: part.host
-        for service, part in served
-        if not host_name_taken([service, f"{service}:{port}"], service, taken, report)
-    }
+def _virtual_hosts(served: Sequence[Served], allow_all: str | None, report: Report) -> list[bytes]:
+    """The virtual hosts of a port by name, each as an entry of a route configuration."""
+    domains = [domain for _, part in served for domain in part.domains]
+    if len(set(domains)) < len(domains):
+        taken: dict[str, str] = {}
+        served = [one for one in served if not host_name_taken(one[1].domains, one[0], taken, report)]
+    hosts = {service: part.host_entry for service, part in served}
     if allow_all is not None:
         hosts[names.ALLOW_ALL_VIRTUAL_HOST] = _allow_all_host(allow_all)
     return [hosts[name] for name in sorted(hosts)]
@@ -254,7 +266,7 @@ def _virtual_hosts(served: Sequence[Served], port: int, allow_all: str | None, r
 @lru_cache(maxsize=64)
 def _allow_all_host(cluster: str) -> bytes:
     host = virtual_host(name=names.ALLOW_ALL_VIRTUAL_HOST, domains=["*"], routes=[passthrough_route(cluster)])
-    return host.SerializeToString(deterministic=True)
+    return virtual_host_entry(host.SerializeToString(deterministic=True))
 
 
 def _origins(served: Sequence[Served]) -> tuple[str, ...]:
@@ -442,5 +454,5 @@ def _bound_hosts(http: dict[int, list[Served]], egress_port: int, report: Report
             seen.add(service)
             if not host_name_taken(domains, service, taken, report):
                 host = virtual_host(name=name, domains=domains, routes=part.routes())
-                hosts[name] = host.SerializeToString(deterministic=True)
+                hosts[name] = virtual_host_entry(host.SerializeToString(deterministic=True))
     return [hosts[name] for name in sorted(hosts)]

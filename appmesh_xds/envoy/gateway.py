@@ -29,7 +29,7 @@ from .gateway_routes import (
     rewrites,
     slowest_timeouts,
 )
-from .ingress import listener_transport_socket
+from .ingress import server_tls
 from .listeners import filter_chains, listener
 from .maker import Maker
 from .output import Output
@@ -70,9 +70,9 @@ def virtual_gateway(
     }
     report_clashes(_sockets(gateway, bound, host, options), gateway.key, report)
     targets = _targets(gateway, mesh, maker, report)
-    policy, policy_path = effective_policy(None, "", gateway.spec.backend_defaults)
+    policy, _ = effective_policy(None, gateway.spec.backend_defaults)
     uses = [
-        Use(service, policy, policy_path, "$.spec", default=True)
+        Use(service, policy)
         for service in sorted({target.service for target in targets if target.resolved is not None})
     ]
     parts = {part.service: part for part in backends(gateway.key, uses, mesh, options, maker, report)}
@@ -257,9 +257,10 @@ def _add_ingress(
     port, protocol = spec.port_mapping.port, spec.port_mapping.protocol
     socket = None
     if spec.tls is not None and spec.tls.mode != "DISABLED":
-        socket = listener_transport_socket(spec.tls, protocol, material, gateway.key, f"{path}.tls")
-        if socket is None:
+        tls = server_tls(spec.tls, material, gateway.key, f"{path}.tls")
+        if tls is None:
             return
+        socket = tls.transport_socket(protocol)
     if not options.single_hop:
         # App Mesh bound the second hop where the first is; a wildcard is reached over loopback.
         loop = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)

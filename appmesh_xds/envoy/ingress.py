@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .. import names, proto
 from ..facts import MaterialFacts
+from ..resource import CLUSTER, ROUTES, Resource
 from ..spec import Listener, Logging
 from .base import HTTP_FAMILY, milliseconds
 from .binding import (
@@ -28,15 +32,18 @@ from .listeners import filter_chains, listener
 from .output import Output, Part
 from .report import Report
 from .routes import ingress_route_configuration
+from .shared import shared
 from .sources import Material, Secrets
-from .tls import LISTENER_ALPN, downstream_tls_context, transport_socket
+from .templates import serialized
+from .tls import LISTENER_ALPN, CertificateSource, TrustSource, downstream_tls_context, transport_socket
 
 if TYPE_CHECKING:
     from ..options import Options
-    from ..spec import ListenerTls
+    from ..spec import ConnectionPool, ListenerTls
+    from ..spec.types import ListenerTlsMode
 
 
-class Ingress(NamedTuple):
+class Ingress(Struct, frozen=True, gc=False):
     """What a node's own side is made from: nothing of whom it calls."""
 
     mesh: str
@@ -50,6 +57,37 @@ class Ingress(NamedTuple):
         return f"virtualNode/{self.node}"
 
 
+class ServerTls(Struct, frozen=True, gc=False):
+    """What a listener's TLS comes down to, its certificate and trust found."""
+
+    certificate: CertificateSource
+    trust: TrustSource | None
+    names: tuple[str, ...]
+
+    def transport_socket(self, protocol: str) -> proto.TransportSocket:
+        context = downstream_tls_context(
+            certificate=self.certificate,
+            trust=self.trust,
+            subject_alternative_names=self.names,
+            alpn=LISTENER_ALPN[protocol],
+        )
+        return transport_socket(context)
+
+
+class _Port(Struct, frozen=True, gc=False):
+    """What one App Mesh listener is to Envoy's: nothing of the node behind it, unless it must say so."""
+
+    port: int
+    protocol: str
+    mode: ListenerTlsMode | None
+    tls: ServerTls | None
+    #: Of tcp: the application's cluster and the idle timeout. Otherwise the connection manager refers to
+    #: routes by name, or holds them, serialised.
+    cluster: str = ""
+    idle_timeout: int | None = None
+    routes: bytes = b""
+
+
 def ingress(node: Ingress, facts: MaterialFacts, options: Options) -> Part:
     """Ingress listeners, local clusters and ingress routes of a node.
 
@@ -59,67 +97,27 @@ def ingress(node: Ingress, facts: MaterialFacts, options: Options) -> Part:
     """
     report, secrets, out = Report(), Secrets(), Output(options.delivery)
     material = Material(facts, options, report, secrets)
-    host = bind_address(options, node.preference)
-    chains: dict[int, list[proto.FilterChain]] = {}
+    served: dict[int, _Port] = {}
     for index, spec in enumerate(node.listeners):
-        made = _add_listener(spec, index, node, options, material, out)
-        if made is not None:
-            chains[index] = made
+        port = _add_listener(spec, index, node, options, material, out)
+        if port is not None:
+            served[index] = port
+    host = bind_address(options, node.preference)
+    several = len(node.listeners) > 1
+    made: dict[Part, tuple[str, ...]] = {}
     if options.interception == "none":
-        _add_bound(node, chains, host, options, out)
-    elif chains:
-        _add_shared(node, chains, host, options, out)
-    return Part((*out.resources(), *secrets.resources()), tuple(report.problems))
-
-
-def _add_bound(
-    node: Ingress, chains: dict[int, list[proto.FilterChain]], host: str, options: Options, out: Output
-) -> None:
-    """One socket for each listener."""
-    bound = ingress_ports(options, [spec.port_mapping.port for spec in node.listeners])
-    for index, made in chains.items():
-        spec = node.listeners[index]
-        permissive = _mode(spec) == "PERMISSIVE"
-        port = bound[spec.port_mapping.port]
-        message = listener(
-            name=names.ingress_listener(host, port),
-            host=host,
-            port=port,
-            inbound=True,
-            chains=made,
-            listener_filters=[tls_inspector()] if permissive else [],
-            go_on_without_first_bytes=permissive and spec.port_mapping.protocol == "tcp",
-            reuse_port=False,
-            stats_tags=options.app_mesh_metadata,
-        )
-        out.message(message, f"{node.key} $.spec.listeners[{index}]")
-
-
-def _add_shared(
-    node: Ingress, chains: dict[int, list[proto.FilterChain]], host: str, options: Options, out: Output
-) -> None:
-    """One socket for all listeners, which iptables redirects to; the original port tells them apart."""
-    served = [node.listeners[index] for index in chains]
-    permissive = [spec for spec in served if _mode(spec) == "PERMISSIVE"]
-    filters = [original_dst()]
-    if permissive:
-        filters.append(tls_inspector([spec.port_mapping.port for spec in permissive]))
-    port = options.ingress_port or names.INGRESS_PORT
-    message = listener(
-        name=names.ingress_listener(host, port),
-        host=host,
-        port=port,
-        inbound=True,
-        chains=[chain for index in sorted(chains) for chain in chains[index]],
-        listener_filters=filters,
-        go_on_without_first_bytes=any(spec.port_mapping.protocol == "tcp" for spec in permissive),
-        stats_tags=options.app_mesh_metadata,
-    )
-    out.message(message, *(f"{node.key} $.spec.listeners[{index}]" for index in sorted(chains)))
-
-
-def _mode(spec: Listener) -> str | None:
-    return None if spec.tls is None else spec.tls.mode
+        bound = ingress_ports(options, [spec.port_mapping.port for spec in node.listeners])
+        for index, port in served.items():
+            part = _listener((port,), several, node.logging, host, bound[port.port], options)
+            made[part] = (f"{node.key} $.spec.listeners[{index}]",)
+    elif served:
+        at = options.ingress_port or names.INGRESS_PORT
+        part = _listener(tuple(served.values()), several, node.logging, host, at, options)
+        made[part] = tuple(f"{node.key} $.spec.listeners[{index}]" for index in served)
+    for part, origin in made.items():
+        for resource in part.resources:
+            out.add(resource.at(*origin))
+    return Part((*out.resources(), *secrets.resources()), tuple(report.problems), tuple(made))
 
 
 def _add_listener(
@@ -129,62 +127,130 @@ def _add_listener(
     options: Options,
     material: Material,
     out: Output,
-) -> list[proto.FilterChain] | None:
-    """One App Mesh listener: its cluster and routes go to `out`, its chains are returned."""
+) -> _Port | None:
+    """One App Mesh listener: its cluster and routes go to `out`."""
     path = f"$.spec.listeners[{index}]"
     origin = f"{node.key} {path}"
     port, protocol = spec.port_mapping.port, spec.port_mapping.protocol
-    socket = None
+    tls = None
     if spec.tls is not None and spec.tls.mode != "DISABLED":
-        socket = listener_transport_socket(spec.tls, protocol, material, node.key, f"{path}.tls")
-        if socket is None:
+        tls = server_tls(spec.tls, material, node.key, f"{path}.tls")
+        if tls is None:
             return None
+    mode = None if spec.tls is None else spec.tls.mode
     cluster = names.ingress_cluster(node.mesh, node.node, protocol, port)
-    out.message(
-        local_cluster(
-            name=cluster,
-            protocol=protocol,
-            host=application_address(options, node.preference),
-            port=application_port(options, port),
-            pool=spec.connection_pool,
-            legacy_defaults=options.legacy_defaults,
-        ),
-        origin,
+    value = serialized(
+        _cluster_message,
+        (cluster,),
+        protocol,
+        application_address(options, node.preference),
+        application_port(options, port),
+        spec.connection_pool,
+        options.legacy_defaults,
     )
-    several = len(node.listeners) > 1
-    stat_prefix = names.ingress_stat_prefix(protocol, port, several)
-    logs = access_logs(node.logging)
-    if protocol in HTTP_FAMILY:
-        timeout = spec.timeout and (spec.timeout.http or spec.timeout.http2 or spec.timeout.grpc)
-        routes = ingress_route_configuration(
-            name=names.ingress_routes(port),
-            virtual_host=node.node,
-            cluster=cluster,
-            timeout=milliseconds(timeout.per_request) if timeout else None,
-            idle_timeout=milliseconds(timeout.idle) if timeout else None,
-        )
-        reference = out.routes(routes, origin)
-        filters = [http_filter(http_connection_manager(stat_prefix=stat_prefix, routes=reference, logs=logs))]
-    else:
+    out.value(CLUSTER, cluster, value, origin)
+    if protocol not in HTTP_FAMILY:
         tcp_timeout = spec.timeout and spec.timeout.tcp
-        idle = milliseconds(tcp_timeout.idle) if tcp_timeout else None
-        filters = [
-            tcp_filter(
-                tcp_proxy(stat_prefix=stat_prefix, clusters=[(cluster, 1)], idle_timeout=idle, logs=logs)
-            )
-        ]
-    return filter_chains(
-        name=f"ingress_{port}",
-        filters=filters,
-        mode=None if spec.tls is None else spec.tls.mode,
-        tls=socket,
-        destination_port=port if options.interception == "redirect" else None,
+        return _Port(
+            port, protocol, mode, tls, cluster, milliseconds(tcp_timeout.idle) if tcp_timeout else None
+        )
+    timeout = spec.timeout and (spec.timeout.http or spec.timeout.http2 or spec.timeout.grpc)
+    routes = serialized(
+        _routes_message,
+        (node.node, cluster),
+        port,
+        milliseconds(timeout.per_request) if timeout else None,
+        milliseconds(timeout.idle) if timeout else None,
+    )
+    if options.delivery == "inline":
+        return _Port(port, protocol, mode, tls, routes=routes)
+    out.value(ROUTES, names.ingress_routes(port), routes, origin)
+    return _Port(port, protocol, mode, tls)
+
+
+def _cluster_message(
+    texts: tuple[str], protocol: str, host: str, port: int, pool: ConnectionPool | None, legacy: bool
+) -> proto.Cluster:
+    (name,) = texts
+    return local_cluster(
+        name=name, protocol=protocol, host=host, port=port, pool=pool, legacy_defaults=legacy
     )
 
 
-def listener_transport_socket(
-    tls: ListenerTls, protocol: str, material: Material, resource: str, path: str
-) -> proto.TransportSocket | None:
+def _routes_message(
+    texts: tuple[str, str], port: int, timeout: int | None, idle_timeout: int | None
+) -> proto.RouteConfiguration:
+    virtual_host, cluster = texts
+    return ingress_route_configuration(
+        name=names.ingress_routes(port),
+        virtual_host=virtual_host,
+        cluster=cluster,
+        timeout=timeout,
+        idle_timeout=idle_timeout,
+    )
+
+
+@shared
+def _listener(
+    ports: tuple[_Port, ...],
+    several: bool,
+    logging: Logging | None,
+    host: str,
+    bound: int,
+    options: Options,
+) -> Part:
+    """One socket and what is served on it. Behind iptables that is every listener, told apart by the port
+    that the client meant. Nodes that agree in all of this have the same listener."""
+    redirect = options.interception == "redirect"
+    permissive = [port for port in ports if port.mode == "PERMISSIVE"]
+    filters = [original_dst()] if redirect else []
+    if permissive:
+        filters.append(tls_inspector([port.port for port in permissive] if redirect else ()))
+    message = listener(
+        name=names.ingress_listener(host, bound),
+        host=host,
+        port=bound,
+        inbound=True,
+        chains=[chain for port in ports for chain in _chains(port, several, logging, redirect)],
+        listener_filters=filters,
+        go_on_without_first_bytes=any(port.protocol == "tcp" for port in permissive),
+        reuse_port=redirect,
+        stats_tags=options.app_mesh_metadata,
+    )
+    return Part((Resource.of(message),))
+
+
+def _chains(
+    port: _Port, several: bool, logging: Logging | None, redirect: bool
+) -> Sequence[proto.FilterChain]:
+    stat_prefix = names.ingress_stat_prefix(port.protocol, port.port, several)
+    logs = access_logs(logging)
+    if port.protocol in HTTP_FAMILY:
+        routes = (
+            proto.RouteConfiguration.FromString(port.routes)
+            if port.routes
+            else names.ingress_routes(port.port)
+        )
+        made = http_filter(http_connection_manager(stat_prefix=stat_prefix, routes=routes, logs=logs))
+    else:
+        made = tcp_filter(
+            tcp_proxy(
+                stat_prefix=stat_prefix,
+                clusters=[(port.cluster, 1)],
+                idle_timeout=port.idle_timeout,
+                logs=logs,
+            )
+        )
+    return filter_chains(
+        name=f"ingress_{port.port}",
+        filters=[made],
+        mode=port.mode,
+        tls=None if port.tls is None else port.tls.transport_socket(port.protocol),
+        destination_port=port.port if redirect else None,
+    )
+
+
+def server_tls(tls: ListenerTls, material: Material, resource: str, path: str) -> ServerTls | None:
     """A listener's TLS, for nodes and gateways. None when its certificate or trust cannot be had."""
     certificate = material.certificate(tls.certificate, resource, f"{path}.certificate")
     trust = None
@@ -195,13 +261,4 @@ def listener_transport_socket(
             return None
         if tls.validation.subject_alternative_names is not None:
             san = tls.validation.subject_alternative_names.match.exact
-    if certificate is None:
-        return None
-    return transport_socket(
-        downstream_tls_context(
-            certificate=certificate,
-            trust=trust,
-            subject_alternative_names=san,
-            alpn=LISTENER_ALPN[protocol],
-        )
-    )
+    return None if certificate is None else ServerTls(certificate, trust, san)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..resolve import Service, resolve_service
+from .backend import Backend, backend, backend_facts
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
+    from ..options import Options
+    from ..spec import ClientPolicyTls
 
 
 class Maker(Protocol):
@@ -20,6 +23,11 @@ class Maker(Protocol):
     def service(self, mesh: Mesh, name: str) -> Service | None:
         """What stands behind a virtual service; None when the mesh has no such service."""
 
+    def backend(
+        self, mesh: Mesh, options: Options, service: str, policy: ClientPolicyTls | None
+    ) -> Backend | None:
+        """What a virtual service adds to a proxy that calls it under this policy; None as above."""
+
 
 class Fresh:
     """The maker that remembers nothing."""
@@ -29,3 +37,11 @@ class Fresh:
 
     def service(self, mesh: Mesh, name: str) -> Service | None:
         return resolve_service(mesh, name)
+
+    def backend(
+        self, mesh: Mesh, options: Options, service: str, policy: ClientPolicyTls | None
+    ) -> Backend | None:
+        found = resolve_service(mesh, service)
+        if found is None:
+            return None
+        return backend(found, policy, backend_facts(found, policy, mesh), mesh.data, options)

@@ -31,7 +31,8 @@ def virtual_node(
     node: VirtualNodeData, mesh: Mesh, options: Options, maker: Maker, report: Report, out: Output
 ) -> None:
     """Adds the resources of a virtual node's Envoy to `out`."""
-    report_clashes(_sockets(node, mesh, options), node.key, report)
+    if not _ports_differ(node, options):
+        report_clashes(_sockets(node, mesh, options), node.key, report)
     _report_unused_ports(node, options, report)
     listeners = node.spec.listeners or ()
     own = Ingress(
@@ -44,6 +45,15 @@ def virtual_node(
     facts = material_facts(mesh, listener_arns(listeners))
     out.part(maker.part(ingress, own, facts, options), report)
     add_egress(node, mesh, options, maker, report, out)
+
+
+def _ports_differ(node: VirtualNodeData, options: Options) -> bool:
+    """Whether nothing can clash: a quick look at what nearly every node has, behind iptables."""
+    if options.interception != "redirect" or options.app_ports or options.app_port is not None:
+        return False
+    ports = [spec.port_mapping.port for spec in node.spec.listeners or ()]
+    ports += (options.ingress_port or names.INGRESS_PORT, options.egress_port, options.admin_port)
+    return len(set(ports)) == len(ports)
 
 
 def _sockets(node: VirtualNodeData, mesh: Mesh, options: Options) -> list[Socket]:

@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     from ..options import Delivery
 
 
-class Part(Struct, frozen=True, weakref=True):
+class Part(Struct, frozen=True, weakref=True, eq=False):
     """Resources made from values alone, with the problems that came up."""
 
     resources: tuple[Resource, ...]
     problems: tuple[Problem, ...] = ()
+    #: What it shares with others, held so that it stays.
+    parts: tuple[Part, ...] = ()
+
+
+def virtual_host_entry(host: bytes) -> bytes:
+    """A serialised virtual host as it stands in a route configuration."""
+    return field(2, host)
 
 
 class Output:
@@ -52,6 +59,11 @@ class Output:
         """A listener, cluster or assignment."""
         self.add(Resource.of(message, origin))
 
+    def value(self, type_url: str, name: str, value: bytes, *origin: str) -> None:
+        """A resource that is serialised already."""
+        version = content_version(value)
+        self.add(Resource(type_url=type_url, name=name, value=value, version=version, origin=origin))
+
     def part(self, part: Part, report: Report) -> None:
         for resource in part.resources:
             self.add(resource)
@@ -65,13 +77,12 @@ class Output:
         return routes.name
 
     def joined_routes(self, name: str, hosts: list[bytes], origin: tuple[str, ...]) -> bytes:
-        """A route configuration of serialised virtual hosts: empty when it became a resource, otherwise
-        the configuration, to be written into its connection manager."""
-        value = field(1, name.encode()) + b"".join([field(2, host) for host in hosts])
+        """A route configuration of virtual hosts (see `virtual_host_entry`): empty when it became a
+        resource, otherwise the configuration, to be written into its connection manager."""
+        value = b"".join((field(1, name.encode()), *hosts))
         if self.delivery == "inline":
             return value
-        version = content_version(value)
-        self.add(Resource(type_url=ROUTES, name=name, value=value, version=version, origin=origin))
+        self.value(ROUTES, name, value, *origin)
         return b""
 
     def resources(self) -> tuple[Resource, ...]:

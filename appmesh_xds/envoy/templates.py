@@ -16,13 +16,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .. import proto
-from ..wire import split, varint
+from ..wire import split, varints
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 #: Texts that go into a template: those that no quoting changes and that name nothing special, as `::` does.
-_PLAIN_TEXT: Final = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._:/@-]*")
+#: They are looked at together, with spaces between.
+_PLAIN_TEXTS: Final = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._:/@-]*(?: [A-Za-z0-9/][A-Za-z0-9._:/@-]*)*")
 #: How many shapes are remembered; then all are forgotten and learnt again.
 _SHAPES: Final = 4096
 #: A shape that was seen once.
@@ -39,10 +40,11 @@ def serialized(build: _Build, texts: tuple[str, ...], *shape: Hashable) -> bytes
     `build` must write its texts into the message as they stand, alone or within others, and must not ask
     what they are: all that it decides upon belongs into `shape`.
     """
-    template = _template((build, 0, len(texts), *shape), texts)
+    joined = " ".join(texts)
+    template = _template((build, 0, len(texts), *shape), joined)
     if template is None:
         return build(texts, *shape).SerializeToString(deterministic=True)
-    made: bytes = template(*[text.encode() for text in texts])
+    made: bytes = template(*joined.encode().split(b" "))
     return made
 
 
@@ -50,14 +52,15 @@ def serialized_around(
     number: int, build: _Build, texts: tuple[str, ...], *shape: Hashable
 ) -> tuple[bytes, bytes]:
     """`serialized`, cut where field `number` would stand, which the message does not have."""
-    template = _template((build, number, len(texts), *shape), texts)
+    joined = " ".join(texts)
+    template = _template((build, number, len(texts), *shape), joined)
     if template is None:
         return split(build(texts, *shape).SerializeToString(deterministic=True), number)
-    made: tuple[bytes, bytes] = template(*[text.encode() for text in texts])
+    made: tuple[bytes, bytes] = template(*joined.encode().split(b" "))
     return made
 
 
-def _template(key: tuple[Any, ...], texts: tuple[str, ...]) -> Callable[..., Any] | None:
+def _template(key: tuple[Any, ...], joined: str) -> Callable[..., Any] | None:
     """The template of a shape, from the second sight on, for texts that it can take."""
     try:
         template = _templates[key]
@@ -69,7 +72,7 @@ def _template(key: tuple[Any, ...], texts: tuple[str, ...]) -> Callable[..., Any
     if template is _SEEN:
         build, number, count, *shape = key
         template = _templates[key] = _compile(build, number, count, tuple(shape))
-    return None if _off or not all(map(_PLAIN_TEXT.fullmatch, texts)) else template
+    return None if _off or not _PLAIN_TEXTS.fullmatch(joined) else template
 
 
 @contextmanager
@@ -132,7 +135,7 @@ class _Writer:
             made, length = self.text(inner) if kind is None else self.message(inner, kind)
             name = f"n{len(self.lengths)}"
             self.lengths.append(f"{name} = {length}")
-            pieces += [varint(number << 3 | 2), f"varints[{name}]", *made]
+            pieces += [varints[number << 3 | 2], f"varints[{name}]", *made]
         return pieces, _length(pieces)
 
     def text(self, data: bytes) -> tuple[list[str | bytes], str]:
@@ -150,7 +153,7 @@ class _Writer:
         results = ", ".join(f'b"".join(({"".join(self.joined(part))}))' for part in parts)
         lines = [f"def template({', '.join(self.names.values())}):", *self.lengths, f"return {results}"]
         scope: dict[str, Any] = {f"c{index}": value for index, value in enumerate(self.constants)}
-        scope["varints"] = _varints
+        scope["varints"] = varints
         exec("\n    ".join(lines), scope)
         made: Callable[..., Any] = scope["template"]
         return made
@@ -203,16 +206,3 @@ def _kind_within(descriptor: Any, number: int, data: bytes) -> Any:
     if descriptor.full_name == "google.protobuf.Any" and number == 2:
         return proto.message_class(proto.Any.FromString(data).type_url.rpartition("/")[2]).DESCRIPTOR
     return descriptor.fields_by_number[number].message_type
-
-
-class _Varints(dict[int, bytes]):
-    """Lengths as protobuf writes them."""
-
-    def __missing__(self, value: int) -> bytes:
-        made = varint(value)
-        if value < 16_384:
-            self[value] = made
-        return made
-
-
-_varints: Final = _Varints()
