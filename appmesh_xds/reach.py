@@ -31,6 +31,7 @@ _TABLES: Final = {
 }
 _ARNS: Final = ("certificate/", "authority/")
 _PROXIES: Final = ("virtualNode/", "virtualGateway/")
+_NOBODY: Final[frozenset[str]] = frozenset()
 _CHILDREN: Final = (("virtualRouter/", "/route/"), ("virtualGateway/", "/gatewayRoute/"))
 
 
@@ -65,7 +66,7 @@ class _Entry:
         self.behind: tuple[str, ...] = ()
         self.groups: dict[ClientPolicyTls | None, Group] = {}
         #: Proxies that look at the service itself.
-        self.users: set[str] = set()
+        self.users: frozenset[str] = _NOBODY
 
 
 class Used:
@@ -73,10 +74,12 @@ class Used:
 
     __slots__ = ("arns", "groups", "services")
 
-    def __init__(self) -> None:
-        self.groups: list[Group] = []
-        self.services: list[str] = []
-        self.arns: list[str] = []
+    def __init__(
+        self, groups: Iterable[Group] = (), services: Iterable[str] = (), arns: Iterable[str] = ()
+    ) -> None:
+        self.groups = tuple(groups)
+        self.services = tuple(services)
+        self.arns = tuple(arns)
 
 
 #: Proxies that a change may concern: by the groups alone through which it does, or (None) in any way.
@@ -91,7 +94,7 @@ class Reach:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         #: Key -> services behind which it stands.
-        self._dependents: dict[str, set[str]] = {}
+        self._dependents: dict[str, set[str] | str] = {}
         self._arn_users: dict[str, set[str]] = {}
         self._used: dict[str, Used] = {}
         #: Groups that still know what they were.
@@ -131,11 +134,23 @@ class Reach:
         return entry
 
     def _depend(self, entry: _Entry, behind: tuple[str, ...]) -> None:
+        dependents = self._dependents
         for key in entry.behind:
-            _discard(self._dependents, key, entry.name)
+            found = dependents[key]
+            if isinstance(found, set):
+                found.discard(entry.name)
+            if not found or found == entry.name:
+                del dependents[key]
         entry.behind = behind
         for key in behind:
-            self._dependents.setdefault(key, set()).add(entry.name)
+            others = dependents.get(key)
+            # Most stand behind one service only, and a set is large.
+            if others is None:
+                dependents[key] = entry.name
+            elif isinstance(others, set):
+                others.add(entry.name)
+            else:
+                dependents[key] = {others, entry.name}
 
     def record(self, proxy: str, now: Used) -> None:
         """What a proxy used this time, in place of what it used before."""
@@ -143,7 +158,7 @@ class Reach:
         for group in now.groups:
             group.users.add(proxy)
         for name in now.services:
-            self._entries[name].users.add(proxy)
+            self._entries[name].users |= {proxy}
         for arn in now.arns:
             self._arn_users.setdefault(arn, set()).add(proxy)
         if now.groups or now.services or now.arns:
@@ -162,7 +177,7 @@ class Reach:
                     self._drop_unused(group.entry)
         for name in set(before.services).difference(now.services):
             entry = self._entries[name]
-            entry.users.discard(proxy)
+            entry.users -= {proxy}
             self._drop_unused(entry)
         for arn in set(before.arns).difference(now.arns):
             _discard(self._arn_users, arn, proxy)
@@ -191,7 +206,8 @@ class Reach:
                 owner = _owner(key)
                 if owner.startswith(_PROXIES):
                     reached[owner] = None
-                services |= self._dependents.get(owner, _NOBODY)
+                found = self._dependents.get(owner)
+                services.update((found,) if isinstance(found, str) else found or ())
         for name in services:
             entry = self._entries[name]
             entry.resolved = False
@@ -222,9 +238,6 @@ class Reach:
             for group in self._used[proxy].groups:
                 if arn in group.arns:
                     self._renew(group)
-
-
-_NOBODY: Final[frozenset[str]] = frozenset()
 
 
 def _discard(table: dict[str, set[str]], key: str, item: str) -> None:

@@ -12,6 +12,7 @@ alone; a translator remembers the parts by those values, and knows which proxies
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -69,31 +70,37 @@ class _State:
         self.parts: dict[str, tuple[Any, ...]] = {}
 
 
+#: Parts by the function that makes them and by its arguments.
+_Memo = defaultdict[Callable[..., Any], Weakly[Any]]
+
+
 class _Keeper:
     """The maker of one snapshot, which remembers parts and notes what was used."""
 
-    __slots__ = ("memo", "parts", "reach", "used")
+    __slots__ = ("arns", "groups", "memo", "parts", "reach", "services")
 
-    def __init__(self, memo: Weakly[Any], reach: Reach) -> None:
+    def __init__(self, memo: _Memo, reach: Reach) -> None:
         self.memo = memo
         self.reach = reach
         self.parts: list[Any] = []
-        self.used = Used()
+        self.groups: list[Group] = []
+        self.services: list[str] = []
+        self.arns: list[str] = []
 
     def part(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        key = (function, *arguments)
-        part = self.memo.get(key)
+        memo = self.memo[function]
+        part = memo.get(arguments)
         if part is None:
             part = function(*arguments)
-            self.memo.put(key, part)
+            memo.put(arguments, part)
         self.parts.append(part)
         for argument in arguments:
             if type(argument) is MaterialFacts and argument.arns:
-                self.used.arns.extend(argument.arns)
+                self.arns.extend(argument.arns)
         return part
 
     def service(self, mesh: Mesh, name: str) -> Service | None:
-        self.used.services.append(name)
+        self.services.append(name)
         return self.reach.service(mesh, name)
 
     def backend(
@@ -101,10 +108,11 @@ class _Keeper:
     ) -> Backend | None:
         group = self.reach.group(mesh, options, service, policy)
         if group is None:
-            self.used.services.append(service)
+            self.services.append(service)
             return None
-        self.used.groups.append(group)
-        self.used.arns.extend(group.arns)
+        self.groups.append(group)
+        if group.arns:
+            self.arns.extend(group.arns)
         return group.backend
 
 
@@ -119,7 +127,7 @@ class Translator:
         self.options = options
         self._meshes: dict[str, _State] = {}
         # Weak: the states hold the parts that their proxies use.
-        self._memo: Weakly[Any] = Weakly()
+        self._memo: _Memo = defaultdict(Weakly)
         self._busy = threading.Lock()
 
     def translate_all(self, mesh: Mesh) -> list[Snapshot]:
@@ -172,7 +180,7 @@ class Translator:
 
     def __len__(self) -> int:
         """How many parts are remembered."""
-        return len(self._memo)
+        return sum(map(len, self._memo.values()))
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -279,7 +287,7 @@ class Translator:
         snapshot = assemble(state.mesh, proxy, self.options, keeper)
         state.snapshots[proxy] = snapshot
         state.parts[proxy] = tuple(keeper.parts)
-        state.reach.record(proxy, keeper.used)
+        state.reach.record(proxy, Used(keeper.groups, keeper.services, keeper.arns))
         return snapshot
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
@@ -82,7 +83,7 @@ class BackendPort(Struct, frozen=True, gc=False):
         return proto.RouteConfiguration.FromString(self.host_entry).virtual_hosts[0].routes
 
 
-class Backend(Struct, frozen=True, weakref=True):
+class Backend(Struct, frozen=True, gc=False):
     """Problems and origins of the client's own policy name `client_tls.CLIENT`."""
 
     service: str
@@ -338,22 +339,22 @@ def cloud_map_endpoints(
     wanted = {(one.key, one.value) for one in (cloud_map.attributes if cloud_map else None) or ()}
     chosen = [endpoint for endpoint in facts if wanted <= set(endpoint.attributes)] if wanted else facts
     healthy = [endpoint for endpoint in chosen if endpoint.health == "HEALTHY"]
-    families: dict[int, list[Endpoint]] = {4: [], 6: []}
+    families: dict[int, list[tuple[bytes, int, Endpoint]]] = {4: [], 6: []}
     for endpoint in healthy or chosen:
         address = ip_address(endpoint.address)
         if address is not None:
-            families[address[0]].append(endpoint)
+            families[address[0]].append((address[1], endpoint.port or 0, endpoint))
         else:
             text = f"the endpoint address {endpoint.address!r} of the facts is not an IP address"
             report.error(key, path, text)
-    order = _FAMILIES[preference]
-    best = next((families[version] for version in order if families[version]), [])
-    return tuple(sorted(dict.fromkeys(best), key=_by_address))
+    for version in _FAMILIES[preference]:
+        if best := families[version]:
+            best.sort(key=_place)
+            return tuple(dict.fromkeys([endpoint for _, _, endpoint in best]))
+    return ()
 
 
-def _by_address(endpoint: Endpoint) -> tuple[bytes, int]:
-    address = ip_address(endpoint.address)
-    return b"" if address is None else address[1], endpoint.port or 0
+_place = itemgetter(0, 1)
 
 
 #: Address families in the order in which they are tried (reference §2.3).

@@ -61,7 +61,8 @@ def application_address(options: Options, preference: str | None) -> str:
 
 
 def application_port(options: Options, listener_port: int) -> int:
-    return dict(options.app_ports).get(listener_port) or options.app_port or listener_port
+    own = dict(options.app_ports).get(listener_port) if options.app_ports else None
+    return own or options.app_port or listener_port
 
 
 def ingress_ports(options: Options, listener_ports: Sequence[int]) -> dict[int, int]:

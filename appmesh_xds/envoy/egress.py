@@ -128,7 +128,7 @@ def backends(
             assert service is not None  # it has a part
             facts = backend_facts(service, use.policy, mesh)
             names_instead = tuple(sorted(renamed.items()))
-            part = maker.part(backend, service, use.policy, facts, mesh.data, options, names_instead)
+            part = backend(service, use.policy, facts, mesh.data, options, names_instead)
         if part.problems:
             report.problems.extend(
                 _for_client(problem, resource, use.policy_path) for problem in part.problems

@@ -62,6 +62,8 @@ def serialized_around(
 
 def _template(key: tuple[Any, ...], joined: str) -> Callable[..., Any] | None:
     """The template of a shape, from the second sight on, for texts that it can take."""
+    if not joined:
+        return None
     try:
         template = _templates[key]
     except KeyError:
@@ -72,7 +74,9 @@ def _template(key: tuple[Any, ...], joined: str) -> Callable[..., Any] | None:
     if template is _SEEN:
         build, number, count, *shape = key
         template = _templates[key] = _compile(build, number, count, tuple(shape))
-    return None if _off or not _PLAIN_TEXTS.fullmatch(joined) else template
+    if _off or joined.count(" ") != key[2] - 1 or not _PLAIN_TEXTS.fullmatch(joined):
+        return None
+    return template
 
 
 @contextmanager

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from .. import spec
 from ..errors import Problem, Severity
 from ..spec._wording import quote
-from ..spec.checks import check
+from ..spec.checks import check, is_clean
 from ..spec.convert import convert
 from .found import Context, Found
 from .text import Document, Tagged, member
@@ -305,41 +306,48 @@ def read_fast(content: bytes) -> list[spec.Data] | None:
             return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return None if any(check(data) for data in found) else found
+    printable = content.isascii() and b"\\" not in content and b"\x7f" not in content
+    known: set[object] = set()
+    return found if all(is_clean(data, printable=printable, known=known) for data in found) else None
 
 
 def _fast(request: _Request) -> spec.Data:
-    kind = next(kind for attribute, kind in _ATTRIBUTES if getattr(request, attribute) is not None)
-    body: dict[str, Any] = {"mesh_name": request.mesh_name, "mesh_owner": request.mesh_owner}
-    for attribute, _ in _ATTRIBUTES:
-        value = getattr(request, attribute)
-        if value is not None:
-            body[attribute] = value
-    body["spec"] = _SPECS[kind].decode(request.spec)
-    try:
-        data = spec.BY_KIND[kind](**body)
-    except TypeError:
-        raise msgspec.ValidationError("names that do not belong together") from None
+    names = _names_of(request)
+    found = _FAST.get(tuple([name is not None for name in names]))
+    if found is None:
+        raise msgspec.ValidationError("names that do not belong together")
+    kind, attributes = found
+    given = dict(zip(attributes, [name for name in names if name is not None], strict=True))
     # Names have bounds too, and constructors check none.
-    for attribute in body.keys() - {"spec", "mesh_owner"}:
-        if not (attribute == "virtual_service_name" or 1 <= len(body[attribute]) <= _NAME_LENGTH):
+    owner = request.mesh_owner
+    for name in (request.mesh_name, *given.values()):
+        if not 1 <= len(name) <= _NAME_LENGTH and (name is not given.get("virtual_service_name") or not name):
             raise msgspec.ValidationError("a name out of bounds")
-    if not body.get("virtual_service_name", "x") or len(body["mesh_owner"] or "0" * 12) != _OWNER_LENGTH:
+    if owner is not None and len(owner) != _OWNER_LENGTH:
         raise msgspec.ValidationError("a name out of bounds")
-    return data
+    body = _SPECS[kind].decode(request.spec)
+    made: spec.Data = spec.BY_KIND[kind](mesh_name=request.mesh_name, mesh_owner=owner, spec=body, **given)
+    return made
 
 
 _NAME_LENGTH: Final = 255
 _OWNER_LENGTH: Final = 12
-_ATTRIBUTES: Final = (
-    ("gateway_route_name", "gatewayRoute"),
-    ("route_name", "route"),
-    ("virtual_node_name", "virtualNode"),
-    ("virtual_gateway_name", "virtualGateway"),
-    ("virtual_service_name", "virtualService"),
-    ("virtual_router_name", "virtualRouter"),
-    ("mesh_name", "mesh"),
-)
+#: Kind -> what names a resource of it, within its mesh.
+_NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
+    "mesh": (),
+    "virtualNode": ("virtual_node_name",),
+    "virtualGateway": ("virtual_gateway_name",),
+    "virtualService": ("virtual_service_name",),
+    "virtualRouter": ("virtual_router_name",),
+    "route": ("virtual_router_name", "route_name"),
+    "gatewayRoute": ("virtual_gateway_name", "gateway_route_name"),
+}
+_NAME_ATTRIBUTES: Final = tuple(dict.fromkeys(name for named in _NAMED_BY.values() for name in named))
+_names_of = attrgetter(*_NAME_ATTRIBUTES)
+#: Which names are there -> the kind, and these names.
+_FAST: Final = {
+    tuple(name in named for name in _NAME_ATTRIBUTES): (kind, named) for kind, named in _NAMED_BY.items()
+}
 _SPECS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(field.type)
     for kind, data in spec.BY_KIND.items()

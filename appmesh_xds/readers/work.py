@@ -178,7 +178,10 @@ class Work:
         return unique
 
     def _report(self, file: str) -> _Report:
-        return self.reports.setdefault(file, _Report())
+        report = self.reports.get(file)
+        if report is None:
+            report = self.reports[file] = _Report()
+        return report
 
 
 def _dialect(value: Any) -> Dialect | None:

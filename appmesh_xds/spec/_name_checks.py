@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -52,7 +52,13 @@ def _domain(name: str, at: str) -> Iterator[Finding]:
             yield error(at, f"a host name cannot hold {found[0]!r}", hint)
 
 
-def _service_name(name: str, at: str) -> Iterator[Finding]:
+def _service_name(name: str, at: str) -> Iterable[Finding]:
+    if _HOST.fullmatch(name) and not name.lower().startswith(_RESERVED_SERVICES):
+        return ()
+    return _service_name_findings(name, at)
+
+
+def _service_name_findings(name: str, at: str) -> Iterator[Finding]:
     yield from _domain(name, at)
     if name.lower().startswith(_RESERVED_SERVICES):
         yield error(
@@ -60,16 +66,16 @@ def _service_name(name: str, at: str) -> Iterator[Finding]:
         )
 
 
-def virtual_service(data: VirtualServiceData) -> Iterator[Finding]:
-    yield from _service_name(data.virtual_service_name, ".virtualServiceName")
+def virtual_service(data: VirtualServiceData) -> Iterable[Finding]:
+    return _service_name(data.virtual_service_name, ".virtualServiceName")
 
 
-def backend_service(backend: VirtualServiceBackend) -> Iterator[Finding]:
-    yield from _service_name(backend.virtual_service_name, ".virtualServiceName")
+def backend_service(backend: VirtualServiceBackend) -> Iterable[Finding]:
+    return _service_name(backend.virtual_service_name, ".virtualServiceName")
 
 
-def target_service(target: GatewayRouteVirtualService) -> Iterator[Finding]:
-    yield from _service_name(target.virtual_service_name, ".virtualServiceName")
+def target_service(target: GatewayRouteVirtualService) -> Iterable[Finding]:
+    return _service_name(target.virtual_service_name, ".virtualServiceName")
 
 
 def hostname_match(match: GatewayRouteHostnameMatch) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ was known to be, it warns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -49,7 +49,7 @@ ONE_OF: Final[dict[type[msgspec.Struct], tuple[str, ...]]] = {
     **{union: union.__struct_fields__ for union in UNIONS},
 }
 
-_Rule = Callable[[Any], Iterator[Finding]]
+_Rule = Callable[[Any], Iterable[Finding]]
 
 #: The rule of each struct that has one.
 RULES: Final[dict[type[msgspec.Struct], _Rule]] = {
@@ -96,6 +96,8 @@ _FREE_TEXT: Final = {
 
 def check(data: Data) -> tuple[Problem, ...]:
     """Every rule that the resource breaks, always in the same order. Problems carry the resource's key."""
+    if is_clean(data):
+        return ()
     found: list[tuple[str, Finding]] = []
     _walk(data, "$", found)
     return tuple(
@@ -108,6 +110,16 @@ def check(data: Data) -> tuple[Problem, ...]:
         )
         for path, finding in found
     )
+
+
+def is_clean(data: Data, *, printable: bool = False, known: set[object] | None = None) -> bool:
+    """Whether `check` finds nothing: the same rules, without a thought for where things stand.
+
+    `printable` says that no text holds a control character, as some files show at a glance. `known` is for
+    many resources of one mesh: what was clean and comes often is not looked at again.
+    """
+    clean = _cleaner(type(data), printable)
+    return clean is None or clean(data, set() if known is None else known)
 
 
 class _Plan(NamedTuple):
@@ -157,15 +169,9 @@ def _not_exactly_one(struct: msgspec.Struct, members: tuple[str, ...]) -> Findin
 
 @cache
 def _plan(cls: type[msgspec.Struct]) -> _Plan:
-    info = inspect.type_info(cls)
-    assert isinstance(info, inspect.StructType)
     by_kind: dict[tuple[bool, type], list[tuple[str, str]]] = {}
-    for field in info.fields:
-        kind, many = field.type, False
-        if isinstance(kind, inspect.UnionType):
-            kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))
-        if isinstance(kind, inspect.VarTupleType):
-            kind, many = kind.item_type, True
+    for field in _info(cls).fields:
+        many, kind = _kind(field.type)
         if (cls, field.name) not in _FREE_TEXT:
             by_kind.setdefault((many, type(kind)), []).append((field.name, f".{field.encode_name}"))
     return _Plan(
@@ -176,3 +182,87 @@ def _plan(cls: type[msgspec.Struct]) -> _Plan:
         one_of=ONE_OF.get(cls, ()),
         rule=RULES.get(cls),
     )
+
+
+def _info(cls: type[msgspec.Struct]) -> inspect.StructType:
+    info = inspect.type_info(cls)
+    assert isinstance(info, inspect.StructType)
+    return info
+
+
+def _kind(kind: inspect.Type) -> tuple[bool, inspect.Type]:
+    """Whether a member is a list, and what it or its items are."""
+    if isinstance(kind, inspect.UnionType):
+        kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))
+    return (True, kind.item_type) if isinstance(kind, inspect.VarTupleType) else (False, kind)
+
+
+# --- the quick look -----------------------------------------------------------------------------------
+
+_Cleaner = Callable[[Any, set[object]], bool]
+
+#: What many resources of a mesh have in common, and what has much in it.
+_OFTEN: Final = (node.Backend, node.Listener, route.HttpRetryPolicy)
+
+
+@cache
+def _cleaner(cls: type[msgspec.Struct], printable: bool) -> _Cleaner | None:
+    """What `_walk` does for a type, and stops at the first finding. None where there is nothing to do."""
+    plan = _plan(cls)
+    one_of, rule = plan.one_of, plan.rule
+    absent = len(one_of) - 1
+    texts = () if printable else tuple(attribute for attribute, _ in plan.texts)
+    text_lists = () if printable else tuple(attribute for attribute, _ in plan.text_lists)
+    structs = _parts(cls, plan.structs, printable)
+    struct_lists = _parts(cls, plan.struct_lists, printable)
+    if not (one_of or rule or texts or text_lists or structs or struct_lists):
+        return None
+
+    def clean(struct: Any, known: set[object]) -> bool:
+        if one_of and [getattr(struct, member) for member in one_of].count(None) != absent:
+            return False
+        if rule is not None:
+            for _ in rule(struct):
+                return False
+        for attribute in texts:
+            text = getattr(struct, attribute)
+            if text is not None and not text.isprintable():
+                return False
+        for attribute in text_lists:
+            for text in getattr(struct, attribute) or ():
+                if not text.isprintable():
+                    return False
+        for attribute, inner in structs:
+            part = getattr(struct, attribute)
+            if part is not None and not inner(part, known):
+                return False
+        for attribute, inner in struct_lists:
+            for part in getattr(struct, attribute) or ():
+                if not inner(part, known):
+                    return False
+        return True
+
+    def clean_once(struct: Any, known: set[object]) -> bool:
+        if struct in known:
+            return True
+        if not clean(struct, known):
+            return False
+        known.add(struct)
+        return True
+
+    return clean_once if cls in _OFTEN else clean
+
+
+def _parts(
+    cls: type[msgspec.Struct], members: tuple[tuple[str, str], ...], printable: bool
+) -> tuple[tuple[str, _Cleaner], ...]:
+    """Attributes that hold structs with something to look at in them."""
+    types = {field.name: field.type for field in _info(cls).fields}
+    found = [(attribute, _cleaner(_struct_within(types[attribute]), printable)) for attribute, _ in members]
+    return tuple((attribute, inner) for attribute, inner in found if inner is not None)
+
+
+def _struct_within(kind: inspect.Type) -> type[msgspec.Struct]:
+    _, kind = _kind(kind)
+    assert isinstance(kind, inspect.StructType)
+    return kind.cls
