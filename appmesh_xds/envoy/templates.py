@@ -107,7 +107,7 @@ def _compile(build: _Build, number: int, count: int, shape: tuple[Hashable, ...]
     writer = _Writer([text.encode() for text in texts])
     descriptor = build(texts, *shape).DESCRIPTOR
     template = writer.function([writer.message(part, descriptor)[0] for part in made(texts)])
-    others = tuple(f"x{index}" * (index * 60 + 1) for index in range(count))
+    others = tuple(f"x{index}" * (60 * (index + 1)) for index in range(count))
     found = template(*[text.encode() for text in others])
     if made(others) != (found if number else (found,)):
         raise ValueError(f"{build.__qualname__} does more with its texts than to write them down")
