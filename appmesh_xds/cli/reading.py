@@ -51,9 +51,9 @@ def read_paths(arguments: argparse.Namespace) -> Reading:
     return read(
         *arguments.paths,
         mesh=arguments.mesh,
-        parameters=_pairs(arguments.parameter, "--parameter"),
-        imports=_pairs(arguments.imports, "--import"),
-        externals=_pairs(arguments.external, "--external"),
+        parameters=pairs(arguments.parameter, "--parameter"),
+        imports=pairs(arguments.imports, "--import"),
+        externals=pairs(arguments.external, "--external"),
     )
 
 
@@ -93,7 +93,7 @@ def _facts_of(arguments: argparse.Namespace) -> tuple[Facts | None, tuple[Proble
         return None, error.problems
 
 
-def _pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
+def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -1,0 +1,163 @@
+"""Meshes as a source of snapshots: translated as they change, the last good of each proxy kept.
+
+    meshes = Meshes(options, proxies={"virtualNode/laptop": Options(interception="none")})
+    meshes.update(mesh)                                   # every mesh that there is now
+    meshes.know(endpoints={"colorteller": endpoints})     # what others say of them, from now on
+    async with serve(meshes): ...
+
+A snapshot with errors is never offered where there is one without: that proxy stays as it is, the others go
+on. A proxy that left its mesh is forgotten; its streams keep what they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Final
+
+from .. import names
+from ..errors import Problem
+from ..facts import Authority, Certificate, Endpoint
+from ..mesh import Mesh
+from ..options import Options
+from ..snapshot import Snapshot
+from ..translator import Change, Translator, differences
+from .source import Snapshots
+
+_DEFAULTS: Final = Options()
+
+
+class Meshes:
+    """A `SnapshotSource` over whole meshes. May be used from any thread."""
+
+    def __init__(self, options: Options = _DEFAULTS, *, proxies: Mapping[str, Options] | None = None) -> None:
+        """`proxies` has the options of single proxies, by `KIND/NAME` or `mesh/M/KIND/NAME`."""
+        #: The newest meshes, by name.
+        self.meshes: Mapping[str, Mesh] = {}
+        self._own = dict(proxies or {})
+        self._translator = Translator(options)
+        self._others = {own: Translator(own) for own in self._own.values()}
+        self._served = Snapshots()
+        #: What the newest translation of each proxy made, by node id: also where an older one is served.
+        self._newest: dict[str, Snapshot] = {}
+        #: The meshes as they were given, and what was said of them since.
+        self._given: tuple[Mesh, ...] = ()
+        self._facts: dict[str, dict[str, Any]] = {"certificates": {}, "authorities": {}, "endpoints": {}}
+        #: An update failed half way.
+        self._lost = False
+        self._changing = Lock()
+
+    # --- a source -----------------------------------------------------------------------------------------
+
+    def snapshot(self, node_id: str) -> Snapshot | None:
+        return self._served.snapshot(node_id)
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        return self._served.subscribe(changed)
+
+    # --- what feeds it ------------------------------------------------------------------------------------
+
+    def update(self, *meshes: Mesh) -> list[Change]:
+        """Takes the meshes that there are from now on, and says what changed."""
+        with self._changing:
+            changes = self._advance(meshes)
+            self._given = meshes
+            return changes
+
+    def know(
+        self,
+        *,
+        certificates: Mapping[str, Certificate | None] | None = None,
+        authorities: Mapping[str, Authority | None] | None = None,
+        endpoints: Mapping[str, tuple[Endpoint, ...] | None] | None = None,
+    ) -> list[Change]:
+        """Facts as of `Mesh.replace`, of these meshes and of those to come; they win over the meshes' own."""
+        with self._changing:
+            said = {"certificates": certificates, "authorities": authorities, "endpoints": endpoints}
+            for kind, facts in said.items():
+                self._facts[kind].update(facts or {})
+            return self._advance(self._given)
+
+    # --- what there is ------------------------------------------------------------------------------------
+
+    def sizes(self) -> dict[str, int]:
+        """How many proxies each mesh has."""
+        return {m.name: len(m.virtual_nodes) + len(m.virtual_gateways) for m in self.meshes.values()}
+
+    def problems(self) -> list[Problem]:
+        """What the newest translations complain about, sorted."""
+        return sorted({problem for made in tuple(self._newest.values()) for problem in made.problems})
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _advance(self, given: Iterable[Mesh]) -> list[Change]:
+        newest = {mesh.name: self._with_facts(mesh) for mesh in given}
+        gone: list[str] = []
+        for name, mesh in self.meshes.items():
+            if name not in newest or newest[name].owner != mesh.owner:
+                # With its owner a mesh changes the ids of its nodes.
+                gone += (_node_id(mesh, proxy) for proxy in mesh.proxies())
+                self._forget(name)
+        if self._lost:
+            gone += self._newest.keys() - {
+                _node_id(m, proxy) for m in newest.values() for proxy in m.proxies()
+            }
+        changes = []
+        with self._all_or_nothing(newest):
+            for mesh in newest.values():
+                for change in self._changes(mesh):
+                    changes.append(change)
+                    if change.snapshot is None:
+                        gone.append(_node_id(mesh, change.proxy))
+        made = [change.snapshot for change in changes if change.snapshot is not None]
+        newest_snapshots = dict(self._newest)
+        for node_id in gone:
+            newest_snapshots.pop(node_id, None)
+        newest_snapshots.update((snapshot.node_id, snapshot) for snapshot in made)
+        self.meshes, self._newest = newest, newest_snapshots
+        if gone:
+            self._served.remove(*gone)
+        if made:
+            self._served.put(*made)
+        return changes
+
+    def _with_facts(self, mesh: Mesh) -> Mesh:
+        return mesh.replace(**self._facts) if any(self._facts.values()) else mesh
+
+    @contextmanager
+    def _all_or_nothing(self, meshes: Iterable[str]) -> Iterator[None]:
+        self._lost = True
+        try:
+            yield
+        except BaseException:
+            # Some translators are ahead of what is served. They start anew with the next mesh.
+            for name in meshes:
+                self._forget(name)
+            raise
+        self._lost = False
+
+    def _forget(self, mesh: str) -> None:
+        for translator in (self._translator, *self._others.values()):
+            translator.forget(mesh)
+
+    def _changes(self, mesh: Mesh) -> Iterator[Change]:
+        own = {name.removeprefix(f"mesh/{mesh.name}/"): options for name, options in self._own.items()}
+        for change in self._translator.update(mesh):
+            if change.proxy not in own:
+                yield change
+        for proxy, options in own.items():
+            before = self._newest.get(_node_id(mesh, proxy))
+            after = self._others[options].snapshot(proxy, mesh) if _is_in(mesh, proxy) else None
+            if after is not before:
+                yield Change(proxy, after, differences(before, after))
+
+
+def _is_in(mesh: Mesh, proxy: str) -> bool:
+    kind, _, name = proxy.partition("/")
+    return name in (mesh.virtual_nodes if kind == "virtualNode" else mesh.virtual_gateways)
+
+
+def _node_id(mesh: Mesh, proxy: str) -> str:
+    kind, _, name = proxy.partition("/")
+    return names.node_id(mesh.name, mesh.owner, kind, name)
