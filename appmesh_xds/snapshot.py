@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .mesh import Mesh
 
 _DEFAULTS = Options()
+_BY_NAME = attrgetter("name")
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -87,10 +89,8 @@ _ATTRIBUTES = {
 
 def set_version(resources: Iterable[Resource]) -> str:
     """A version for a set of resources: a hash of their names and versions, in name order."""
-    digest = hashlib.blake2b(digest_size=8)
-    for resource in sorted(resources, key=lambda one: one.name):
-        digest.update(f"{len(resource.name)}:{resource.name}{resource.version}".encode())
-    return digest.hexdigest()
+    parts = [f"{len(one.name)}:{one.name}{one.version}" for one in sorted(resources, key=_BY_NAME)]
+    return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def translate(mesh: Mesh, proxy: str, options: Options = _DEFAULTS, *, strict: bool = False) -> Snapshot:

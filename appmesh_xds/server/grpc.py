@@ -3,17 +3,18 @@
     async with serve(source, listen="127.0.0.1:18000") as server:
         await server.wait_closed()
 
-One task a stream reads, one writes. The writer asks the state machine for its next response only when the
-transport took the last one: nothing is queued, and what goes out is always the newest.
+For each stream a task reads, and another writes while there is something to write. It asks the state machine
+for the next response only when the transport took the last one: nothing is queued, and what goes out is always
+the newest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Final
 
 import grpc
@@ -26,7 +27,7 @@ from .logs import EventLog
 from .messages import Ended, Memory
 from .protocol import Delta, Sotw
 from .session import Access, Observer, Peer, Session, Settings, no_keys, peer_of
-from .source import SnapshotSource
+from .source import SnapshotSource, without_owner
 
 _SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 #: Attached to every connection. With gRPC's own defaults, which allow a ping in five minutes, healthy Envoys
@@ -43,6 +44,10 @@ _OPTIONS: Final = (
     ("grpc.max_connection_age_ms", 30 * 60_000),
     ("grpc.max_connection_age_grace_ms", 5_000),
 )
+
+
+#: How many streams are given a new snapshot before others have their turn.
+_AT_ONCE: Final = 32
 
 
 class Server:
@@ -62,8 +67,11 @@ class Server:
         self.access = access
         self.observe = observe
         self._memories: dict[str, Memory] = {}
-        self._streams: list[Session] = []
-        self._by_node: Counter[str] = Counter()
+        self._streams: dict[Session, None] = {}
+        #: Admitted streams by their node's id without the mesh's owner, whom a change may add or take away.
+        self._by_node: dict[str, dict[Session, None]] = {}
+        #: Streams that have not been given the newest snapshot yet.
+        self._stale: dict[Session, None] = {}
         self._health = Health()
         self._draining = False
         self._closed = asyncio.Event()
@@ -102,11 +110,12 @@ class Server:
             self.observe("a client", peer_of(context), Ended(status=code.name, text=text))
             await context.abort(code, text)
         stream = Session(self, kind, context)
-        self._streams.append(stream)
+        self._streams[stream] = None
         try:
             await stream.run()
         finally:
-            self._streams.remove(stream)
+            del self._streams[stream]
+            self._stale.pop(stream, None)
             self._forget(stream)
         await context.abort(*stream.end)
 
@@ -114,26 +123,40 @@ class Server:
         """The streams there are now."""
         return tuple(self._streams)
 
-    def admit(self, node_id: str) -> Memory | None:
+    def admit(self, session: Session, node_id: str) -> Memory | None:
         """See `session.Host`."""
-        if self._by_node[node_id] >= self.settings.streams_per_node:
+        streams = self._by_node.setdefault(without_owner(node_id), {})
+        if len(streams) >= self.settings.streams_per_node:
             return None
-        self._by_node[node_id] += 1
+        streams[session] = None
         return self._memories.get(node_id, Memory())
 
     def _forget(self, stream: Session) -> None:
         if stream.node is None:
             return
-        self._by_node[stream.node] -= 1
-        if not self._by_node[stream.node]:
-            del self._by_node[stream.node]
+        name = without_owner(stream.node)
+        del self._by_node[name][stream]
+        if not self._by_node[name]:
+            del self._by_node[name]
         if stream.machine is not None:
             self._memories[stream.node] = stream.machine.memory()
 
-    def changed(self) -> None:
-        """Some snapshots are others now."""
-        for stream in self._streams:
+    def changed(self, node_ids: Iterable[str]) -> None:
+        """The snapshots of these nodes are others now."""
+        idle = not self._stale
+        for node_id in node_ids:
+            self._stale.update(self._by_node.get(without_owner(node_id), ()))
+        if idle and self._stale:
+            self._refresh_some()
+
+    def _refresh_some(self) -> None:
+        """A few at a time: what was written for the first is on its way before the last is looked at, and
+        whoever reads or asks for our health in between is served."""
+        for stream in list(islice(self._stale, _AT_ONCE)):
+            del self._stale[stream]
             stream.refresh()
+        if self._stale:
+            asyncio.get_running_loop().call_soon(self._refresh_some)
 
     async def drain(self) -> None:
         """Takes no more streams, says so to health checks, ends streams one after another, then stops."""
@@ -187,8 +210,8 @@ async def serve(
     await server.start(listen, credentials)
     loop = asyncio.get_running_loop()
 
-    def changed() -> None:
-        loop.call_soon_threadsafe(server.changed)
+    def changed(node_ids: Collection[str]) -> None:
+        loop.call_soon_threadsafe(server.changed, node_ids)
 
     unsubscribe = source.subscribe(changed)
     try:

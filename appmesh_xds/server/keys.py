@@ -16,6 +16,8 @@ def without_keys(snapshot: Snapshot) -> Snapshot:
 
     What uses such a secret then waits for it: its listener accepts nothing.
     """
+    if not snapshot.secrets:
+        return snapshot
     kept = tuple(secret for secret in snapshot.secrets if not _holds_key(secret))
     return snapshot if len(kept) == len(snapshot.secrets) else msgspec.structs.replace(snapshot, secrets=kept)
 

@@ -15,7 +15,7 @@ from ..snapshot import Snapshot
 from . import wire
 from .keys import without_keys
 from .limits import Limits
-from .messages import Ended, Event, Memory, Observed, Refused
+from .messages import Ended, Event, Memory, Observed, Refused, Response
 from .protocol import GATE_TIMEOUT, Delta, Sotw
 from .redact import printable
 from .source import SnapshotSource
@@ -71,81 +71,111 @@ class Host(Protocol):
     access: Callable[[Peer, Snapshot], Access]
     observe: Observer
 
-    def admit(self, node_id: str) -> Memory | None:
+    def admit(self, session: Session, node_id: str) -> Memory | None:
         """What the node's last stream left, when one more stream of it may be; that counts then."""
 
 
 class Session:
-    """One stream: its state machine, its two tasks, and how it ends."""
+    """One stream: its state machine, the task that reads, one that writes while there is something to write,
+    and how it ends."""
+
+    __slots__ = (
+        "_context",
+        "_kind",
+        "_loop",
+        "_over",
+        "_reader",
+        "_server",
+        "_timer",
+        "_writer",
+        "end",
+        "frozen",
+        "label",
+        "machine",
+        "newest",
+        "node",
+        "peer",
+        "since",
+    )
 
     def __init__(
         self, server: Host, kind: type[Sotw] | type[Delta], context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> None:
-        self.server = server
-        self.kind = kind
-        self.context = context
+        self._server = server
+        self._kind = kind
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._reader: asyncio.Task[Any] | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
         self.peer = peer_of(context)
         self.machine: Sotw | Delta | None = None
         #: The node's id as its snapshot has it, once the stream is admitted.
         self.node: str | None = None
-        self.end = (grpc.StatusCode.UNAVAILABLE, "the stream is over")
+        self.end = (grpc.StatusCode.CANCELLED, "the client went away")
         #: The node's id as the client sent it, fit to print.
         self.label = "a client"
         self.newest: Snapshot | None = None
         #: The node left the mesh, and the client keeps what it has.
         self.frozen = False
-        self._wake = asyncio.Event()
-        self._over = asyncio.Event()
-        self.now = asyncio.get_running_loop().time
         self.since = self.now()
 
     @property
     def protocol(self) -> Literal["sotw", "delta"]:
-        return "delta" if self.kind is Delta else "sotw"
+        return "delta" if self._kind is Delta else "sotw"
+
+    def now(self) -> float:
+        return self._loop.time()
 
     async def run(self) -> None:
-        tasks = [asyncio.ensure_future(work()) for work in (self._read, self._write, self._over.wait)]
+        """Until the client or `finish` ends the stream."""
+        self._reader = asyncio.current_task()
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await self._read()
+        except asyncio.CancelledError:
+            if not self._over:
+                raise  # not our doing: the connection broke
+            assert self._reader is not None
+            self._reader.uncancel()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._tell(self._ended())
-
-    def _ended(self) -> Ended:
-        if self._over.is_set():
-            return Ended(status=self.end[0].name, text=self.end[1])
-        return Ended(status=grpc.StatusCode.CANCELLED.name, text="the client went away")
-
-    def _tell(self, what: Observed) -> None:
-        self.server.observe(self.label, self.peer, what)
+            self._reader = None
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._writer is not None:
+                self._writer.cancel()
+                await asyncio.gather(self._writer, return_exceptions=True)
+            self._tell(Ended(status=self.end[0].name, text=self.end[1]))
 
     def finish(self, code: grpc.StatusCode, text: str) -> None:
         """Ends the stream, with the first status that it is given."""
-        if not self._over.is_set():
-            self.end = (code, text)
-            self._over.set()
+        if self._over:
+            return
+        self._over, self.end = True, (code, text)
+        if self._reader is not None and self._reader is not asyncio.current_task():
+            self._reader.cancel()
+
+    def _tell(self, what: Observed) -> None:
+        self._server.observe(self.label, self.peer, what)
 
     # --- in -----------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        while not self._over.is_set():
-            timeout = None if self.machine is not None else self.server.settings.first_message
-            try:
-                data: Any = await asyncio.wait_for(self.context.read(), timeout)
-            except TimeoutError:
-                self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, "no message came")
-                return
-            if data is grpc.aio.EOF:
-                return
+        try:
+            async with asyncio.timeout(self._server.settings.first_message):
+                data: Any = await self._context.read()
+        except TimeoutError:
+            self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, "no message came")
+            return
+        while data is not grpc.aio.EOF:
             self._receive(data)
+            if self._over:
+                return
+            data = await self._context.read()
 
     def _receive(self, data: bytes) -> None:
         try:
-            request: Any = wire.delta_request(data) if self.kind is Delta else wire.request(data)
+            request: Any = wire.delta_request(data) if self._kind is Delta else wire.request(data)
         except ValueError as error:
             self.finish(grpc.StatusCode.INVALID_ARGUMENT, printable(str(error)))
             return
@@ -155,11 +185,12 @@ class Session:
         self._handle(self.machine.receive(request, self.now()))
         if self.newest is None:
             self.refresh()
-        self._wake.set()
+        else:
+            self._pump()
 
     def _begin(self, node_id: str) -> bool:
         """Looks at who it is. False when the stream ends here."""
-        settings, snapshot = self.server.settings, self.server.source.snapshot(node_id)
+        settings, snapshot = self._server.settings, self._server.source.snapshot(node_id)
         self.label = printable(node_id)
         if not node_id:
             self.finish(grpc.StatusCode.INVALID_ARGUMENT, "the first message names no node")
@@ -167,13 +198,13 @@ class Session:
             self.finish(grpc.StatusCode.NOT_FOUND, f"{self.label} is not in the mesh")
         elif snapshot.errors:
             self.finish(grpc.StatusCode.UNAVAILABLE, f"{self.label} has a configuration with errors")
-        elif self.server.access(self.peer, snapshot) is Access.NONE:
+        elif self._server.access(self.peer, snapshot) is Access.NONE:
             self.finish(grpc.StatusCode.PERMISSION_DENIED, f"this client may not have {self.label}")
-        elif (memory := self.server.admit(snapshot.node_id)) is None:
+        elif (memory := self._server.admit(self, snapshot.node_id)) is None:
             self.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, f"too many streams of {self.label}")
         else:
             self.node = snapshot.node_id
-            self.machine = self.kind(
+            self.machine = self._kind(
                 limits=settings.limits, gate_timeout=settings.gate_timeout, memory=memory
             )
             return True
@@ -181,20 +212,20 @@ class Session:
 
     def refresh(self) -> None:
         """Takes over the newest snapshot. A node that left the mesh keeps what it has."""
-        if self.machine is None or self.machine.node_id is None:
+        if self.machine is None or self.machine.node_id is None or self._over:
             return
-        snapshot = self.server.source.snapshot(self.machine.node_id)
+        snapshot = self._server.source.snapshot(self.machine.node_id)
         self.frozen = snapshot is None
-        if snapshot is None or snapshot is self.newest or snapshot.errors:
+        if snapshot is None or snapshot is self.newest or (snapshot.problems and snapshot.errors):
             return
-        access = self.server.access(self.peer, snapshot)
+        access = self._server.access(self.peer, snapshot)
         if access is Access.NONE:
             self.finish(grpc.StatusCode.PERMISSION_DENIED, f"this client may no longer have {self.label}")
             return
         self.newest = snapshot
         given = snapshot if access is Access.FULL else without_keys(snapshot)
         self._handle(self.machine.update(given, self.now()))
-        self._wake.set()
+        self._pump()
 
     def _handle(self, events: list[Event]) -> None:
         for event in events:
@@ -205,24 +236,45 @@ class Session:
 
     # --- out ----------------------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
-        while True:
-            self._wake.clear()
-            while self.machine is not None:
-                response = self.machine.respond(self.now())
-                if response is None:
-                    break
-                await self.context.write(response.data)
-                self._tell(response)
-            await self._until_something_happens()
+    def _pump(self) -> None:
+        """Has what is due written, unless that is going on already."""
+        if self._writer is not None or self.machine is None or self._over:
+            return
+        response = self.machine.respond(self.now())
+        if response is None:
+            self._set_timer()
+        else:
+            self._writer = self._loop.create_task(self._write(response))
 
-    async def _until_something_happens(self) -> None:
-        deadline = None if self.machine is None else self.machine.deadline
+    async def _write(self, response: Response | None) -> None:
+        assert self.machine is not None
         try:
-            await asyncio.wait_for(self._wake.wait(), None if deadline is None else deadline - self.now())
-        except TimeoutError:
-            assert self.machine is not None
+            while response is not None:
+                await self._context.write(response.data)
+                self._tell(response)
+                response = self.machine.respond(self.now())
+        except Exception as error:
+            # grpc's own, of several kinds: the connection broke, which the reader sees too.
+            self.finish(grpc.StatusCode.UNAVAILABLE, printable(f"could not write: {error}"))
+        self._writer = None
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Has the machine told when its time is up. To come too early does no harm: it is set again."""
+        assert self.machine is not None
+        deadline = self.machine.deadline
+        if deadline is None or self._over or (self._timer is not None and self._timer.when() <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self.machine is not None and not self._over:
             self._handle(self.machine.advance(self.now()))
+            self._pump()
+            self._set_timer()
 
 
 def peer_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> Peer:

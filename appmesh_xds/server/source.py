@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 #: `mesh/M@OWNER/KIND/NAME`. Names of meshes hold no @; other names may hold slashes.
 _WITH_OWNER: Final = re.compile(r"mesh/([^@]*?)@([^/]*)/(.*)", re.DOTALL)
+
+
+#: Is told which nodes' snapshots changed, by their `Snapshot.node_id`.
+Changed = Callable[[Collection[str]], None]
 
 
 class SnapshotSource(Protocol):
@@ -25,8 +29,9 @@ class SnapshotSource(Protocol):
         the source should keep offering the last one without.
         """
 
-    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Has `changed` called, from any thread, after any snapshot changed. Returns what ends that."""
+    def subscribe(self, changed: Changed) -> Callable[[], None]:
+        """Has `changed` called, from any thread, after snapshots changed, came or went. Returns what ends
+        that."""
 
 
 class Snapshots:
@@ -35,7 +40,7 @@ class Snapshots:
     def __init__(self, snapshots: Iterable[Snapshot] = ()) -> None:
         self._lock = Lock()
         self._snapshots: dict[str, Snapshot] = {}
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Changed] = []
         self.put(*snapshots)
 
     def put(self, *snapshots: Snapshot) -> None:
@@ -45,14 +50,14 @@ class Snapshots:
                 held = self._snapshots.get(snapshot.node_id)
                 if held is None or not snapshot.errors:
                     self._snapshots[snapshot.node_id] = snapshot
-        self._tell()
+        self._tell([snapshot.node_id for snapshot in snapshots])
 
     def remove(self, *node_ids: str) -> None:
         """Forgets nodes. Their streams stay as they are, new ones are refused."""
         with self._lock:
             for node_id in node_ids:
                 self._snapshots.pop(node_id, None)
-        self._tell()
+        self._tell(node_ids)
 
     def snapshot(self, node_id: str) -> Snapshot | None:
         name = resource_name(node_id)
@@ -60,24 +65,27 @@ class Snapshots:
             found = self._snapshots.get(name)
             if found is not None:
                 return found
-            with_owner = _WITH_OWNER.fullmatch(name)
-            if with_owner:
-                # A mesh that says nothing of its owner may be anybody's.
-                return self._snapshots.get(f"mesh/{with_owner[1]}/{with_owner[3]}")
-            return None
+            # A mesh that says nothing of its owner may be anybody's.
+            return self._snapshots.get(without_owner(name))
 
-    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+    def subscribe(self, changed: Changed) -> Callable[[], None]:
         with self._lock:
             self._callbacks.append(changed)
         return lambda: self._callbacks.remove(changed)
 
-    def _tell(self) -> None:
+    def _tell(self, node_ids: Collection[str]) -> None:
         with self._lock:
             callbacks = tuple(self._callbacks)
         for changed in callbacks:
-            changed()
+            changed(node_ids)
 
 
 def resource_name(node_id: str) -> str:
     """`mesh/...` of an ARN of any partition; anything else as it is (reference §6.2)."""
     return node_id.split(":", 5)[-1] if node_id.startswith("arn:") else node_id
+
+
+def without_owner(node_id: str) -> str:
+    """The same for every id that a node may have: `mesh/M/...` of `mesh/M@OWNER/...`."""
+    with_owner = _WITH_OWNER.fullmatch(node_id)
+    return f"mesh/{with_owner[1]}/{with_owner[3]}" if with_owner else node_id

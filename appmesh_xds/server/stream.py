@@ -51,7 +51,21 @@ UNSURE: Final[None] = None
 class State:
     """One type on one stream."""
 
-    __slots__ = ("asked", "known", "last", "nack", "names", "out", "told", "took", "type_url", "wildcard")
+    __slots__ = (
+        "asked",
+        "known",
+        "last",
+        "nack",
+        "names",
+        "nothing",
+        "nothing_removing",
+        "out",
+        "settled",
+        "told",
+        "took",
+        "type_url",
+        "wildcard",
+    )
 
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
@@ -70,6 +84,11 @@ class State:
         self.told: tuple[str, float] = ("", 0.0)
         self.took: tuple[str, float] = ("", 0.0)
         self.nack: tuple[Nack | None, float] = (None, 0.0)
+        #: What was found since anything about this type changed, so that it is not looked for again: there is
+        #: nothing to send, nor with what the snapshot lost; and the answer of `Stream._settled`.
+        self.nothing = False
+        self.nothing_removing = False
+        self.settled: bool | None = None
 
 
 S = TypeVar("S", bound=State)
@@ -94,6 +113,7 @@ class Stream(Generic[S, R]):
         self._remembered = Memory() if memory is None else memory
         self._bucket = TokenBucket(limits.requests_per_second, limits.burst)
         self._types: dict[str, S] = {url: self._state(url) for url in TYPE_URLS}
+        self._snapshot: Snapshot | None = None
         self._target: dict[str, dict[str, Resource]] | None = None
         self._nonces = 0
         #: The time of the call in progress.
@@ -130,7 +150,7 @@ class Stream(Generic[S, R]):
         state = self._types.get(request.type_url)
         if state is None:
             return events + self._unknown_type(request.type_url)
-        self._idle = False
+        self._touch(state)
         events += self._receive(state, request)
         if not self._unanswered(self._types[CLUSTER]):
             self._gate_deadline = None
@@ -139,25 +159,29 @@ class Stream(Generic[S, R]):
 
     def update(self, snapshot: Snapshot, now: float) -> list[Event]:
         """The newest snapshot of this stream's node; also the first one."""
-        before = self._target
-        target = {url: {r.name: r for r in snapshot.resources(url)} for url in TYPE_URLS}
-        self._target = target
-        self._idle = False
+        before, self._snapshot = self._snapshot, snapshot
+        if self._target is None:
+            self._target = {}
         for url, state in self._types.items():
-            if before is not None and before[url] != target[url]:
+            resources = snapshot.resources(url)
+            if before is not None and resources == before.resources(url):
+                continue
+            self._target[url] = {resource.name: resource for resource in resources}
+            if before is not None:
                 self._changed(state)
+            self._touch(state)
         return self._missing_secrets()
 
     def advance(self, now: float) -> list[Event]:
         """Time passes."""
         if self._grace is not None and now >= self._grace:
             self._grace = None
-            self._idle = False
+            self._touch(*self._types.values())
         if self._gate_deadline is None or now < self._gate_deadline:
             return []
         self._gate_deadline = None
         self._gate_timed_out = True
-        self._idle = False
+        self._touch(*self._types.values())
         self._give_up_waiting()
         return [GateTimeout()]
 
@@ -205,40 +229,69 @@ class Stream(Generic[S, R]):
         """The next response, or None when there is nothing to say for now. What it returns counts as sent."""
         if self._idle or self.refused or self._target is None:
             return None
-        for url, removing in self._stages():
-            state = self._types[url]
-            response = self._next(state, removing)
-            if response is not None:
-                state.told = state.out[response.nonce] = (response.version, now)
-                if url == CLUSTER:
-                    self._gate_deadline = now + self._gate_timeout
-                    self._gate_timed_out = False
-                return response
-        self._idle = True
-        return None
+        response = self._first_due()
+        if response is None:
+            self._idle = True
+            return None
+        state = self._types[response.type_url]
+        self._touch(state)
+        state.told = state.out[response.nonce] = (response.version, now)
+        if response.type_url == CLUSTER:
+            self._gate_deadline = now + self._gate_timeout
+            self._gate_timed_out = False
+        return response
 
-    def _stages(self) -> Iterator[tuple[str, bool]]:
-        """The types in the order in which they may be sent, and whether what the snapshot lost goes too."""
-        yield CLUSTER, False
-        yield ENDPOINTS, False
-        yield SECRET, False
-        if self._gate_is_open():
-            yield LISTENER, not self._gate_timed_out
-            yield ROUTES, False
-            if self._may_remove():
-                yield CLUSTER, True
+    def _first_due(self) -> Response | None:
+        """The types are asked in the order in which they may be sent."""
+        for url in (CLUSTER, ENDPOINTS, SECRET):
+            if response := self._try(url, False):
+                return response
+        if not self._gate_is_open():
+            return None
+        if response := self._try(LISTENER, not self._gate_timed_out) or self._try(ROUTES, False):
+            return response
+        if self._types[CLUSTER].nothing_removing or not self._may_remove():
+            return None
+        return self._try(CLUSTER, True)
+
+    def _try(self, type_url: str, removing: bool) -> Response | None:
+        """The next response of a type; with `removing` it may take away what the snapshot lost."""
+        state = self._types[type_url]
+        if state.nothing_removing if removing else state.nothing:
+            return None
+        response = self._next(state, removing)
+        if response is None and removing:
+            state.nothing_removing = True
+        elif response is None:
+            state.nothing = True
+        return response
+
+    def _touch(self, *states: S) -> None:
+        """Something about these types changed: what was found out about them is to be found out again."""
+        self._idle = False
+        for state in states:
+            state.nothing = state.nothing_removing = False
+            state.settled = None
+            if state.type_url == CLUSTER:
+                # Which endpoints are wanted, and which are sent again, depends on the clusters.
+                self._touch(self._types[ENDPOINTS])
+
+    def _is_settled(self, state: S) -> bool:
+        if state.settled is None:
+            state.settled = self._settled(state)
+        return state.settled
 
     def _gate_is_open(self) -> bool:
         clusters = self._types[CLUSTER]
         if not clusters.asked:
             # Either it wants none, or it will ask: Envoy asks last for clusters that were still warming.
             return not self._resumed or self._grace is None
-        return self._gate_timed_out or self._settled(clusters)
+        return self._gate_timed_out or self._is_settled(clusters)
 
     def _may_remove(self) -> bool:
         """Whether nothing that the client has refers to clusters that left the snapshot."""
         clusters, listeners, routes = (self._types[url] for url in (CLUSTER, LISTENER, ROUTES))
-        if not self._settled(clusters) or not self._settled(listeners) or not self._settled(routes):
+        if not all(map(self._is_settled, (clusters, listeners, routes))):
             return False
         if any(self._outlived(routes, name) for name in routes.names):
             return False

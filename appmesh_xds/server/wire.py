@@ -6,10 +6,11 @@ Nothing is encoded again: a resource's bytes are those of its snapshot, for ever
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..resource import ENDPOINTS, ROUTES, Resource, content_version
-from ..wire import field
+from ..resource import ENDPOINTS, ROUTES, TYPE_URLS, Resource, content_version
+from ..wire import field, varint
 from .messages import DeltaRequest, Request
 
 if TYPE_CHECKING:
@@ -27,16 +28,24 @@ _RESOURCE_VERSION, _RESOURCE_BODY, _RESOURCE_NAME = 1, 2, 3
 _NAME = 1
 
 
+#: Tags of the fields that are written with every push, and what of them is the same each time.
+_TAG_RESOURCES: Final = field(_RESOURCES, b"")[:1]
+_TAG_VALUE: Final = field(_ANY_VALUE, b"")[:1]
+_TYPE_OF_RESPONSE: Final = {url: field(_TYPE_URL, url.encode()) for url in TYPE_URLS}
+_TYPE_OF_ANY: Final = {url: field(_ANY_TYPE_URL, url.encode()) for url in TYPE_URLS}
+
+
 def response(type_url: str, version: str, nonce: str, resources: Iterable[Resource]) -> bytes:
     """A DiscoveryResponse."""
-    return b"".join(
-        (
-            field(_VERSION, version.encode()),
-            *(field(_RESOURCES, _any(resource)) for resource in resources),
-            field(_TYPE_URL, type_url.encode()),
-            field(_NONCE, nonce.encode()),
-        )
-    )
+    head = _TYPE_OF_ANY[type_url]
+    parts = [field(_VERSION, version.encode())]
+    for resource in resources:
+        value = resource.value
+        length = varint(len(value))
+        size = varint(len(head) + len(_TAG_VALUE) + len(length) + len(value))
+        parts += (_TAG_RESOURCES, size, head, _TAG_VALUE, length, value)
+    parts += (_TYPE_OF_RESPONSE[type_url], field(_NONCE, nonce.encode()))
+    return b"".join(parts)
 
 
 def delta_response(
@@ -47,7 +56,7 @@ def delta_response(
         (
             field(_VERSION, version.encode()),
             *(field(_RESOURCES, _wrapped(resource)) for resource in resources),
-            field(_TYPE_URL, type_url.encode()),
+            _TYPE_OF_RESPONSE[type_url],
             field(_NONCE, nonce.encode()),
             *(field(_REMOVED, name.encode()) for name in removed),
         )
@@ -55,7 +64,7 @@ def delta_response(
 
 
 def _any(resource: Resource) -> bytes:
-    return field(_ANY_TYPE_URL, resource.type_url.encode()) + field(_ANY_VALUE, resource.value)
+    return _TYPE_OF_ANY[resource.type_url] + field(_ANY_VALUE, resource.value)
 
 
 def _wrapped(resource: Resource) -> bytes:
@@ -76,24 +85,20 @@ def empty_resource(type_url: str, name: str) -> Resource | None:
 
 def request(data: bytes) -> Request:
     """A DiscoveryRequest. Raises ValueError when it is none."""
-    from .. import proto
-
-    message = _parse(proto.DiscoveryRequest, data)
+    message = _parse(_message_class("DiscoveryRequest"), data)
     return Request(
         type_url=message.type_url,
         names=tuple(message.resource_names),
         version=message.version_info,
         nonce=message.response_nonce,
         error=message.error_detail.message if message.HasField("error_detail") else None,
-        node_id=message.node.id,
+        node_id=message.node.id if message.HasField("node") else "",
     )
 
 
 def delta_request(data: bytes) -> DeltaRequest:
     """A DeltaDiscoveryRequest. Raises ValueError when it is none."""
-    from .. import proto
-
-    message = _parse(proto.DeltaDiscoveryRequest, data)
+    message = _parse(_message_class("DeltaDiscoveryRequest"), data)
     return DeltaRequest(
         type_url=message.type_url,
         subscribe=tuple(message.resource_names_subscribe),
@@ -101,14 +106,26 @@ def delta_request(data: bytes) -> DeltaRequest:
         versions=dict(message.initial_resource_versions),
         nonce=message.response_nonce,
         error=message.error_detail.message if message.HasField("error_detail") else None,
-        node_id=message.node.id,
+        node_id=message.node.id if message.HasField("node") else "",
     )
 
 
-def _parse(cls: type[_M], data: bytes) -> _M:
+@cache
+def _message_class(name: str) -> Any:
+    from .. import proto
+
+    return getattr(proto, name)
+
+
+@cache
+def _decode_error() -> type[Exception]:
     from google.protobuf.message import DecodeError
 
+    return DecodeError
+
+
+def _parse(cls: type[_M], data: bytes) -> _M:
     try:
         return cls.FromString(data)
-    except DecodeError as error:
+    except _decode_error() as error:
         raise ValueError(f"not a {cls.DESCRIPTOR.name}: {error}") from None
