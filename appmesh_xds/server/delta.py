@@ -86,6 +86,13 @@ class Delta(Stream[_Type, DeltaRequest]):
         self._unsubscribe(state, request)
         return events
 
+    def _changes_nothing_due(self, state: _Type, request: DeltaRequest) -> bool:
+        plain = state.asked and request.error is None and not (request.subscribe or request.unsubscribe)
+        return plain and request.nonce in state.unanswered and len(state.unanswered) < _UNANSWERED
+
+    def _sends_all(self, state: _Type) -> bool:
+        return not state.suspect
+
     def _subscribe(self, state: _Type, request: DeltaRequest) -> None:
         for name in request.subscribe:
             if name == _EVERYTHING:

@@ -4,8 +4,8 @@
         await server.wait_closed()
 
 For each stream a task reads, and another writes while there is something to write. It asks the state machine
-for the next response only when the transport took the last one: nothing is queued, and what goes out is always
-the newest.
+for the next response only when the transport took the last one: nothing is queued, and what goes out is
+always the newest.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from ..mesh import Mesh
 from ..options import Options
 from ..snapshot import Snapshot
 from ..translator import Change, Translator, differences
-from .source import Snapshots
+from .source import Changed, Snapshots
 
 _DEFAULTS: Final = Options()
 
@@ -53,7 +53,7 @@ class Meshes:
     def snapshot(self, node_id: str) -> Snapshot | None:
         return self._served.snapshot(node_id)
 
-    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+    def subscribe(self, changed: Changed) -> Callable[[], None]:
         return self._served.subscribe(changed)
 
     # --- what feeds it ------------------------------------------------------------------------------------

@@ -81,6 +81,13 @@ class Sotw(Stream[_Type, Request]):
         self._subscribe(state, names)
         return events
 
+    def _changes_nothing_due(self, state: _Type, request: Request) -> bool:
+        plain = state.unanswered and not state.refused and request.error is None
+        return plain and request.nonce == state.nonce and set(request.names) == state.names
+
+    def _sends_all(self, state: _Type) -> bool:
+        return True
+
     def _verdict(self, state: _Type, request: Request) -> Event:
         sent = state.sent or {}
         state.unanswered = False
@@ -155,7 +162,10 @@ class Sotw(Stream[_Type, Request]):
         self._resume(state)
         if state.unanswered or (state.refused and (state.wildcard or state.names)):
             return False
-        return not self._due(state, self._content(state, state.type_url != CLUSTER))
+        removing = state.type_url != CLUSTER
+        if state.nothing_removing if removing else state.nothing:
+            return True
+        return not self._due(state, self._content(state, removing))
 
     def _note_clusters(self, state: _Type, content: dict[str, Resource], version: str) -> None:
         # After a refusal only what was taken before counts as had.

@@ -150,7 +150,10 @@ class Stream(Generic[S, R]):
         state = self._types.get(request.type_url)
         if state is None:
             return events + self._unknown_type(request.type_url)
-        self._touch(state)
+        if self._changes_nothing_due(state, request):
+            self._idle, state.settled = False, None
+        else:
+            self._touch(state)
         events += self._receive(state, request)
         if not self._unanswered(self._types[CLUSTER]):
             self._gate_deadline = None
@@ -164,7 +167,7 @@ class Stream(Generic[S, R]):
             self._target = {}
         for url, state in self._types.items():
             resources = snapshot.resources(url)
-            if before is not None and resources == before.resources(url):
+            if before is not None and _equal(resources, before.resources(url)):
                 continue
             self._target[url] = {resource.name: resource for resource in resources}
             if before is not None:
@@ -234,7 +237,6 @@ class Stream(Generic[S, R]):
             self._idle = True
             return None
         state = self._types[response.type_url]
-        self._touch(state)
         state.told = state.out[response.nonce] = (response.version, now)
         if response.type_url == CLUSTER:
             self._gate_deadline = now + self._gate_timeout
@@ -260,10 +262,14 @@ class Stream(Generic[S, R]):
         if state.nothing_removing if removing else state.nothing:
             return None
         response = self._next(state, removing)
-        if response is None and removing:
-            state.nothing_removing = True
-        elif response is None:
-            state.nothing = True
+        if response is not None:
+            self._touch(state)
+        if response is None or self._sends_all(state):
+            # Having sent all there was, or not, nothing is left.
+            if removing:
+                state.nothing_removing = True
+            else:
+                state.nothing = True
         return response
 
     def _touch(self, *states: S) -> None:
@@ -334,6 +340,15 @@ class Stream(Generic[S, R]):
     def _clusters(self) -> Mapping[str, tuple[Resource, ...]]:
         """`Memory.clusters`"""
         return self._remembered.clusters
+
+    def _changes_nothing_due(self, state: S, request: R) -> bool:
+        """Whether a request is an ACK and no more, after which there is no more to send of its type than
+        before."""
+        raise NotImplementedError
+
+    def _sends_all(self, state: S) -> bool:
+        """Whether the response that was just made holds all that is due of its type."""
+        raise NotImplementedError
 
     def _changed(self, state: S) -> None:
         """The snapshot's resources of a type are others now."""
@@ -435,12 +450,23 @@ class Stream(Generic[S, R]):
         return [UnknownType(type_url=printable(type_url))]
 
     def _missing_secrets(self) -> list[Event]:
-        if self._target is None:
+        if self._target is None or not (self._types[SECRET].names or self._missing):
             return []
         missing = self._types[SECRET].names - self._target[SECRET].keys()
         new = missing - self._missing
         self._missing = missing
         return [UnknownSecrets(names=tuple(sorted(new)))] if new else []
+
+
+def _equal(some: tuple[Resource, ...], others: tuple[Resource, ...]) -> bool:
+    """Whether they have the same names and versions. Faster than to compare the resources, many of which are
+    the same object."""
+    return some is others or (
+        len(some) == len(others)
+        and all(
+            a is b or (a.version == b.version and a.name == b.name) for a, b in zip(some, others, strict=True)
+        )
+    )
 
 
 def _named(names: Iterable[str], text: str) -> Iterator[str]:
