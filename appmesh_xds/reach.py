@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+from msgspec import Struct
+
 from .envoy.backend import Backend, backend, backend_facts
 from .mesh import Mesh
 from .resolve import Service, resolve_service, route_action
+from .spec import ClientPolicyTls
 
 if TYPE_CHECKING:
     from .options import Options
-    from .spec import ClientPolicyTls
 
 #: Attributes of a mesh whose entries are resources, by the prefix of their keys.
 _TABLES: Final = {
@@ -35,51 +38,45 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 _CHILDREN: Final = (("virtualRouter/", "/route/"), ("virtualGateway/", "/gatewayRoute/"))
 
 
-class Group:
+#: A set of names, in a form that the garbage collector does not have to visit: it leaves alone a dict that
+#: holds nothing but text.
+Names = dict[str, None]
+
+
+class Group(Struct, eq=False, gc=False):
     """The proxies that call one service under one client policy. They share what is made for it."""
 
-    __slots__ = ("arns", "backend", "before", "entry", "policy", "users")
-
-    def __init__(self, entry: _Entry, policy: ClientPolicyTls | None) -> None:
-        self.entry = entry
-        self.policy = policy
-        self.users: set[str] = set()
-        #: None until it is made, and again when something that it is made from changed.
-        self.backend: Backend | None = None
-        #: What it was before the last change, for those users that have that still.
-        self.before: Backend | None = None
-        #: What the facts were asked for.
-        self.arns: tuple[str, ...] = ()
+    service: str
+    policy: ClientPolicyTls | None
+    users: Names = msgspec.field(default_factory=dict)
+    #: None until it is made, and again when something that it is made from changed.
+    backend: Backend | None = None
+    #: What it was before the last change, for those users that have that still.
+    before: Backend | None = None
+    #: What the facts were asked for.
+    arns: tuple[str, ...] = ()
 
 
-class _Entry:
+class _Entry(Struct, eq=False, gc=False):
     """A virtual service that somebody uses."""
 
-    __slots__ = ("behind", "groups", "name", "resolved", "service", "users")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.resolved = False
-        #: None for one that is not in the mesh. Valid when `resolved`.
-        self.service: Service | None = None
-        #: Keys of everything that was looked at to resolve it, there or not.
-        self.behind: tuple[str, ...] = ()
-        self.groups: dict[ClientPolicyTls | None, Group] = {}
-        #: Proxies that look at the service itself.
-        self.users: frozenset[str] = _NOBODY
+    name: str
+    resolved: bool = False
+    #: None for one that is not in the mesh. Valid when `resolved`.
+    service: Service | None = None
+    #: Keys of everything that was looked at to resolve it, there or not.
+    behind: tuple[str, ...] = ()
+    groups: dict[ClientPolicyTls | None, Group] = msgspec.field(default_factory=dict)
+    #: Proxies that look at the service itself.
+    users: frozenset[str] = _NOBODY
 
 
-class Used:
+class Used(Struct, frozen=True, eq=False, gc=False):
     """What one proxy used when it was translated last."""
 
-    __slots__ = ("arns", "groups", "services")
-
-    def __init__(
-        self, groups: Iterable[Group] = (), services: Iterable[str] = (), arns: Iterable[str] = ()
-    ) -> None:
-        self.groups = tuple(groups)
-        self.services = tuple(services)
-        self.arns = tuple(arns)
+    groups: tuple[Group, ...] = ()
+    services: tuple[str, ...] = ()
+    arns: tuple[str, ...] = ()
 
 
 #: Proxies that a change may concern: by the groups alone through which it does, or (None) in any way.
@@ -94,8 +91,8 @@ class Reach:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         #: Key -> services behind which it stands.
-        self._dependents: dict[str, set[str] | str] = {}
-        self._arn_users: dict[str, set[str]] = {}
+        self._dependents: dict[str, Names | str] = {}
+        self._arn_users: dict[str, Names] = {}
         self._used: dict[str, Used] = {}
         #: Groups that still know what they were.
         self._renewed: list[Group] = []
@@ -111,12 +108,12 @@ class Reach:
             entry = self._resolved(mesh, name)
         group = entry.groups.get(policy)
         if group is not None and group.backend is not None:
-            return group
+            return group  # as nearly always
         service = entry.service
         if service is None:
             return None
         if group is None:
-            group = entry.groups[policy] = Group(entry, policy)
+            group = entry.groups[policy] = Group(name, policy)
         facts = backend_facts(service, policy, mesh)
         group.arns = facts.arns
         group.backend = backend(service, policy, facts, mesh.data, options)
@@ -137,30 +134,30 @@ class Reach:
         dependents = self._dependents
         for key in entry.behind:
             found = dependents[key]
-            if isinstance(found, set):
-                found.discard(entry.name)
+            if isinstance(found, dict):
+                found.pop(entry.name, None)
             if not found or found == entry.name:
                 del dependents[key]
         entry.behind = behind
         for key in behind:
             others = dependents.get(key)
-            # Most stand behind one service only, and a set is large.
+            # Most stand behind one service only, and a dict is large.
             if others is None:
                 dependents[key] = entry.name
-            elif isinstance(others, set):
-                others.add(entry.name)
+            elif isinstance(others, dict):
+                others[entry.name] = None
             else:
-                dependents[key] = {others, entry.name}
+                dependents[key] = {others: None, entry.name: None}
 
     def record(self, proxy: str, now: Used) -> None:
         """What a proxy used this time, in place of what it used before."""
         before = self._used.get(proxy)
         for group in now.groups:
-            group.users.add(proxy)
+            group.users[proxy] = None
         for name in now.services:
             self._entries[name].users |= {proxy}
         for arn in now.arns:
-            self._arn_users.setdefault(arn, set()).add(proxy)
+            self._arn_users.setdefault(arn, {})[proxy] = None
         if now.groups or now.services or now.arns:
             self._used[proxy] = now
         else:
@@ -171,10 +168,11 @@ class Reach:
     def _leave(self, proxy: str, before: Used, now: Used) -> None:
         if before.groups != now.groups:
             for group in set(before.groups).difference(now.groups):
-                group.users.discard(proxy)
-                if not group.users and group.entry.groups.get(group.policy) is group:
-                    del group.entry.groups[group.policy]
-                    self._drop_unused(group.entry)
+                group.users.pop(proxy, None)
+                entry = self._entries.get(group.service)
+                if not group.users and entry is not None and entry.groups.get(group.policy) is group:
+                    del entry.groups[group.policy]
+                    self._drop_unused(entry)
         for name in set(before.services).difference(now.services):
             entry = self._entries[name]
             entry.users -= {proxy}
@@ -240,10 +238,10 @@ class Reach:
                     self._renew(group)
 
 
-def _discard(table: dict[str, set[str]], key: str, item: str) -> None:
+def _discard(table: dict[str, Names], key: str, item: str) -> None:
     entries = table.get(key)
     if entries is not None:
-        entries.discard(item)
+        entries.pop(item, None)
         if not entries:
             del table[key]
 

@@ -207,8 +207,10 @@ def _port_of(route: spec.RouteData, listeners: list[spec.PortMapping], problems:
     match = route_body(route).match
     stated = match.port if match is not None else None
     ports = [mapping.port for mapping in listeners]
+    if stated is None and len(ports) == 1:
+        return ports[0]
     path = f"$.spec.{route_member(route)}.match.port"
-    if stated is None and len(ports) > 1:
+    if stated is None and ports:
         problems.append(
             _problem(
                 route,
@@ -250,7 +252,8 @@ def _service_port(
             )
             continue
         usable.append(route)
-    usable.sort(key=_match_order)
+    if len(usable) > 1:
+        usable.sort(key=_match_order)
     if tcp and len(usable) > 1:
         problems.extend(
             _problem(
@@ -299,27 +302,26 @@ def _destinations(mesh: Mesh, route: spec.RouteData, problems: list[Problem]) ->
     tcp = member == "tcpRoute"
     found: dict[tuple[str, int], Destination] = {}
     for index, target in enumerate(route_action(route).weighted_targets):
-        path = f"$.spec.{member}.action.weightedTargets[{index}]"
         node = mesh.virtual_nodes.get(target.virtual_node)
         if node is None:
             problems.append(
                 _problem(
                     route,
-                    f"{path}.virtualNode",
+                    f"$.spec.{member}.action.weightedTargets[{index}].virtualNode",
                     f"there is no virtual node {target.virtual_node!r} in the mesh; the target is left out",
                     "",
                     "warning",
                 )
             )
             continue
-        listener = _target_listener(route, node, target, path, problems)
+        listener = _target_listener(route, node, target, index, problems)
         if listener is None:
             continue
         if (listener.port_mapping.protocol == "tcp") != tcp:
             problems.append(
                 _problem(
                     route,
-                    f"{path}.virtualNode",
+                    f"$.spec.{member}.action.weightedTargets[{index}].virtualNode",
                     f"a {member} sends to a {listener.port_mapping.protocol} listener of {node.name!r}",
                     "the protocols of route and target should agree",
                     "warning",
@@ -337,17 +339,18 @@ def _target_listener(
     route: spec.RouteData,
     node: spec.VirtualNodeData,
     target: spec.WeightedTarget,
-    path: str,
+    index: int,
     problems: list[Problem],
 ) -> spec.Listener | None:
     listeners = node.spec.listeners or ()
+    if len(listeners) == 1 and target.port in (None, listeners[0].port_mapping.port):
+        return listeners[0]
     ports = ", ".join(str(listener.port_mapping.port) for listener in listeners)
+    path = f"$.spec.{route_member(route)}.action.weightedTargets[{index}]"
     if not listeners:
         problems.append(_problem(route, f"{path}.virtualNode", f"virtual node {node.name!r} has no listener"))
         return None
     if target.port is None:
-        if len(listeners) == 1:
-            return listeners[0]
         problems.append(
             _problem(
                 route,

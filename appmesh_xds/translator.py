@@ -258,7 +258,7 @@ class Translator:
 
     def _exchanges(self, state: _State, group: Group) -> Exchanges | None:
         before = group.before
-        now = state.reach.group(state.mesh, self.options, group.entry.name, group.policy)
+        now = state.reach.group(state.mesh, self.options, group.service, group.policy)
         if before is None or now is None or now.backend is None:
             return None
         return exchanges(before, now.backend)
@@ -287,7 +287,7 @@ class Translator:
         snapshot = assemble(state.mesh, proxy, self.options, keeper)
         state.snapshots[proxy] = snapshot
         state.parts[proxy] = tuple(keeper.parts)
-        state.reach.record(proxy, Used(keeper.groups, keeper.services, keeper.arns))
+        state.reach.record(proxy, Used(tuple(keeper.groups), tuple(keeper.services), tuple(keeper.arns)))
         return snapshot
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+import appmesh_xds as am
 from appmesh_xds import Mesh, spec
 from appmesh_xds.facts import Endpoint
 
@@ -174,9 +175,9 @@ def endpoints(nodes: int) -> dict[str, tuple[Endpoint, ...]]:
 
 
 def mesh(nodes: int, backends: int, sharing: Sharing = "shared") -> Mesh:
-    """The whole mesh with its endpoints."""
-    made = [_data(request) for request in requests(nodes, backends, sharing)]
-    return Mesh.trusted(made, name=MESH).replace(endpoints=endpoints(nodes))
+    """The whole mesh with its endpoints, read as users read theirs."""
+    read = am.loads(msgspec.json.encode(requests(nodes, backends, sharing)).decode())
+    return read.replace(endpoints=endpoints(nodes))
 
 
 def _data(request: dict[str, Any]) -> spec.Data:

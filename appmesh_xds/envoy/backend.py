@@ -63,6 +63,8 @@ class BackendCluster(Struct, frozen=True, gc=False):
     resource: Resource
     assignment: Resource | None
     tls: bytes
+    #: What it shares with other clients' clusters, held so that it stays.
+    body: _Body
 
 
 class BackendPort(Struct, frozen=True, gc=False):
@@ -91,8 +93,8 @@ class Backend(Struct, frozen=True, gc=False):
     clusters: tuple[BackendCluster, ...]
     secrets: tuple[Resource, ...]
     problems: tuple[Problem, ...]
-    #: What it shares with others, held so that it stays.
-    parts: tuple[_Body | _Ports, ...] = ()
+    #: What it shares with other policies' backends, held so that it stays.
+    held: _Ports | None = None
 
 
 class _Body(Struct, frozen=True, weakref=True):
@@ -133,13 +135,12 @@ def backend(
     material = Material(facts, options, report, secrets)
     renamed = dict(renames)
     clusters: dict[str, BackendCluster | None] = {}
-    parts: list[_Body | _Ports] = []
     for port in service.ports:
         for resolved in port.routes:
             for destination in resolved.destinations:
                 name = cluster_name(mesh.mesh_name, destination, renamed)
                 if name not in clusters:
-                    clusters[name] = _cluster(name, destination, policy, mesh, options, material, parts)
+                    clusters[name] = _cluster(name, destination, policy, mesh, options, material)
     missing = tuple(name for name, cluster in clusters.items() if cluster is None)
     ports = _ports(service, missing, mesh.mesh_name, options, renames)
     report.problems.extend(ports.problems)
@@ -149,7 +150,7 @@ def backend(
         tuple(cluster for cluster in clusters.values() if cluster is not None),
         secrets.resources(),
         tuple(dict.fromkeys(report.problems)),
-        (*parts, ports),
+        ports,
     )
 
 
@@ -191,7 +192,6 @@ def _cluster(
     mesh: MeshData,
     options: Options,
     material: Material,
-    parts: list[_Body | _Ports],
 ) -> BackendCluster | None:
     """One listener of a node as this client sees it. None when it cannot be reached as the specs demand."""
     found_by = discovery_name(destination.discovery)
@@ -217,14 +217,13 @@ def _cluster(
         ip_preference(mesh, destination.discovery),
         options,
     )
-    parts.append(body)
     material.report.problems.extend(body.problems)
     socket = field(_TRANSPORT_SOCKET, tls.socket) if tls.socket else b""
     value = body.before + socket + body.after
     resource = Resource(
         type_url=CLUSTER, name=name, value=value, version=content_version(value), origin=body.origin
     )
-    return BackendCluster(resource, body.assignment, tls.socket)
+    return BackendCluster(resource, body.assignment, tls.socket, body)
 
 
 @shared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from .. import names, proto
 from ..errors import Problem
+from ..resource import CLUSTER, ENDPOINTS, SECRET
 from ..spec import ClientPolicyTls, Logging, MeshData, VirtualNodeData
 from .backend import Backend, BackendPort, backend, backend_facts, policy_hash
 from .base import HTTP_FAMILY
@@ -65,8 +66,7 @@ def add_egress(
 ) -> None:
     """Adds a node's egress listeners, routes, clusters and endpoints to `out`."""
     parts = backends(node.key, backend_uses(node), mesh, options, maker, report)
-    for one in parts:
-        add_backend(one, out)
+    add_backends(parts, out)
     host = bind_address(options, ip_preference(mesh.data, node.spec.service_discovery))
     http, tcp = _by_port(parts, options, report)
     origin = f"{node.key} $.spec.backends"
@@ -150,12 +150,8 @@ def _policy_renames(
 
     Envoy refuses two clusters of one name. The policy under `backendDefaults` keeps App Mesh's name.
     """
-    first: dict[str, bytes] = {}
-    agreed = True
-    for _, part in parts:
-        for cluster in part.clusters:
-            agreed = agreed and first.setdefault(cluster.resource.name, cluster.tls) == cluster.tls
-    if agreed:
+    reached_names = [cluster.resource.name for _, part in parts for cluster in part.clusters]
+    if len(set(reached_names)) == len(reached_names):
         return {}
     reached: dict[str, dict[bytes, list[Use]]] = {}
     for use, part in parts:
@@ -180,14 +176,16 @@ def _policy_renames(
     return renames
 
 
-def add_backend(part: Backend, out: Output) -> None:
-    """Adds a backend's clusters, endpoints and secrets to `out`."""
-    for cluster in part.clusters:
-        out.add(cluster.resource)
-        if cluster.assignment is not None:
-            out.add(cluster.assignment)
-    for secret in part.secrets:
-        out.add(secret)
+def add_backends(parts: Iterable[Backend], out: Output) -> None:
+    """Adds the backends' clusters, endpoints and secrets to `out`."""
+    clusters, endpoints, secrets = (out.by_type[kind] for kind in (CLUSTER, ENDPOINTS, SECRET))
+    for part in parts:
+        for cluster in part.clusters:
+            clusters[cluster.resource.name] = cluster.resource
+            if cluster.assignment is not None:
+                endpoints[cluster.assignment.name] = cluster.assignment
+        for secret in part.secrets:
+            secrets[secret.name] = secret
 
 
 # --- ports ----------------------------------------------------------------------------------------

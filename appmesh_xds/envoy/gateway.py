@@ -17,7 +17,7 @@ from .base import HTTP_FAMILY
 from .binding import Socket, bind_address, ip_preference, report_clashes
 from .client_tls import effective_policy
 from .clusters import local_cluster
-from .egress import Use, add_backend, backends, host_name_taken
+from .egress import Use, add_backends, backends, host_name_taken
 from .filters import access_logs, http_connection_manager, http_filter, tls_inspector
 from .gateway_routes import (
     gateway_route_body,
@@ -76,8 +76,7 @@ def virtual_gateway(
         for service in sorted({target.service for target in targets if target.resolved is not None})
     ]
     parts = {part.service: part for part in backends(gateway.key, uses, mesh, options, maker, report)}
-    for part in parts.values():
-        add_backend(part, out)
+    add_backends(parts.values(), out)
     secrets = Secrets()
     facts = material_facts(mesh, listener_arns(gateway.spec.listeners))
     material = Material(facts, options, report, secrets)

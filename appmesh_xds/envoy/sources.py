@@ -77,8 +77,8 @@ class Material:
     __slots__ = ("authorities", "certificates", "options", "report", "secrets")
 
     def __init__(self, facts: MaterialFacts, options: Options, report: Report, secrets: Secrets) -> None:
-        self.certificates: Mapping[str, Certificate] = dict(facts.certificates)
-        self.authorities: Mapping[str, Authority] = dict(facts.authorities)
+        self.certificates: Mapping[str, Certificate] = dict(facts.certificates) if facts.arns else {}
+        self.authorities: Mapping[str, Authority] = dict(facts.authorities) if facts.arns else {}
         self.options = options
         self.report = report
         self.secrets = secrets

@@ -29,28 +29,16 @@ class Context(Struct, frozen=True, kw_only=True):
     externals: Mapping[str, str] = {}
 
 
-class Found:
-    """One resource (None when it could not be converted) and where it stands.
+class Found(Struct, frozen=True, eq=False, gc=False):
+    """One resource (None when it could not be converted) and where it stands."""
 
-    `spec_path` is the document's path of what the API calls `$.spec`; `place` that of the whole resource.
-    `translate` turns the rest of an API path into the dialect's, where they differ.
-    """
-
-    __slots__ = ("data", "document", "place", "spec_path", "translate")
-
-    def __init__(
-        self,
-        data: spec.Data | None,
-        document: Document,
-        spec_path: str,
-        place: str,
-        translate: Callable[[str], str] = str,
-    ) -> None:
-        self.data = data
-        self.document = document
-        self.spec_path = spec_path
-        self.place = place
-        self.translate = translate
+    data: spec.Data | None
+    document: Document
+    #: The document's path of what the API calls `$.spec`, and that of the whole resource.
+    spec_path: str
+    place: str
+    #: Turns the rest of an API path into the dialect's, where they differ.
+    translate: Callable[[str], str] = str
 
     def locate(self, problem: Problem) -> Problem:
         """The problem with file, line and column."""
