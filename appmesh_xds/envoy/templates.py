@@ -130,17 +130,22 @@ class _Writer:
     def message(self, data: bytes, descriptor: Any) -> tuple[list[str | bytes], str]:
         """Pieces of a message (bytes, or expressions of bytes) and the expression of its length."""
         pieces: list[str | bytes] = []
+        fixed, varying = 0, []
         for number, start, payload, end in _fields(data):
             if payload is None or not self.marks.search(data, payload, end):
                 pieces.append(data[start:end])
+                fixed += end - start
                 continue
             inner = data[payload:end]
             kind = _kind_within(descriptor, number, data)
             made, length = self.text(inner) if kind is None else self.message(inner, kind)
-            name = f"n{len(self.lengths)}"
-            self.lengths.append(f"{name} = {length}")
-            pieces += [varints[number << 3 | 2], f"varints[{name}]", *made]
-        return pieces, _length(pieces)
+            name = f"{len(self.lengths)}"
+            self.lengths.append(f"n{name} = {length}; v{name} = varints[n{name}]")
+            tag = varints[number << 3 | 2]
+            pieces += [tag, f"v{name}", *made]
+            fixed += len(tag)
+            varying += [f"len(v{name})", f"n{name}"]
+        return pieces, " + ".join([str(fixed), *varying])
 
     def text(self, data: bytes) -> tuple[list[str | bytes], str]:
         """A text in which marks stand, perhaps with others before and after."""
@@ -150,7 +155,9 @@ class _Writer:
             pieces += [data[at : found.start()], self.names[found[0]]]
             at = found.end()
         pieces.append(data[at:])
-        return pieces, _length(pieces)
+        fixed = sum(len(piece) for piece in pieces if isinstance(piece, bytes))
+        varying = [f"len({piece})" for piece in pieces if isinstance(piece, str)]
+        return pieces, " + ".join([str(fixed), *varying])
 
     def function(self, parts: Sequence[list[str | bytes]]) -> Callable[..., Any]:
         """One result for each part: alone when there is one, otherwise a tuple."""
@@ -170,11 +177,6 @@ class _Writer:
                 self.constants.append(b"".join(piece for piece in group if isinstance(piece, bytes)))
             else:
                 yield from (f"{piece}," for piece in group if isinstance(piece, str))
-
-
-def _length(pieces: list[str | bytes]) -> str:
-    fixed = sum(len(piece) for piece in pieces if isinstance(piece, bytes))
-    return " + ".join([str(fixed), *(f"len({piece})" for piece in pieces if isinstance(piece, str))])
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, int | None, int]]:
