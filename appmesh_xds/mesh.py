@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from . import spec
 from .errors import Problem, SpecErrors, UsageError, errors_in
 from .facts import Authority, Certificate, Endpoint
@@ -202,7 +204,13 @@ class Mesh:
         certificate for the authorities that signed it; `endpoints` by virtual node. Raises `SpecErrors`
         like `of`, and for resources of another mesh.
         """
-        problems = [problem for resource in resources for problem in validate(resource)]
+        before = [self.get(resource.key) for resource in resources]
+        resources = tuple(map(_sharing, resources, before))
+        problems = [
+            problem
+            for resource, old in zip(resources, before, strict=True)
+            for problem in validate(resource, old)
+        ]
         problems.extend(
             Problem(resource=resource.key, message=f"is of mesh {resource.mesh_name}, this is {self.name}")
             for resource in resources
@@ -211,7 +219,7 @@ class Mesh:
         if errors_in(problems):
             raise SpecErrors(problems)
         # What is equal to what is there keeps its identity, and is no change.
-        new = [resource for resource in resources if self.get(resource.key) != resource]
+        new = [resource for resource, old in zip(resources, before, strict=True) if old != resource]
         changed = {resource.key for resource in new}
         mesh = self._copy()
         mesh._put(new)
@@ -294,6 +302,21 @@ class Mesh:
             if not table[parent]:
                 del table[parent]
         setattr(self, attribute, table)
+
+
+def _sharing(new: spec.Data, old: spec.Data | None) -> spec.Data:
+    """The resource with those members of its spec that did not change: whatever was found out about them
+    (that they are valid, what they hash to) need not be found out again."""
+    if old is None or type(old) is not type(new) or type(old.spec) is not type(new.spec):
+        return new
+    same = {}
+    for member in new.spec.__struct_fields__:
+        value, before = getattr(new.spec, member), getattr(old.spec, member)
+        if value is not before and value == before:
+            same[member] = before
+    if not same:
+        return new
+    return msgspec.structs.replace(new, spec=msgspec.structs.replace(new.spec, **same))
 
 
 _TABLES: Final = {

@@ -7,8 +7,10 @@ port, a route, a problem, another TLS) is not a patch, and the answer here is No
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,23 +20,12 @@ if TYPE_CHECKING:
     from .envoy.backend import Backend
     from .snapshot import Snapshot
 
-#: Old and new resource by name.
-_Exchange = dict[str, tuple[Resource, Resource]]
-
-
-class Exchanges(NamedTuple):
-    """What changed between two backends of one service and policy."""
-
-    clusters: _Exchange
-    endpoints: _Exchange
-    secrets: _Exchange
-
-
-_TYPES: tuple[TypeName, ...] = ("clusters", "endpoints", "secrets")
+#: Old and new resource by name, by type; of types in which something changed.
+Exchanges = dict[TypeName, dict[str, tuple[Resource, Resource]]]
 
 
 def exchanges(old: Backend, new: Backend) -> Exchanges | None:
-    """The resources to exchange; None when more than their content differs."""
+    """What changed between two backends of one service and policy; None when it is more than contents."""
     if (
         old.ports != new.ports
         or old.problems != new.problems
@@ -42,55 +33,57 @@ def exchanges(old: Backend, new: Backend) -> Exchanges | None:
         or len(old.secrets) != len(new.secrets)
     ):
         return None
-    found = Exchanges({}, {}, {})
+    found: Exchanges = {}
     for one, other in zip(old.clusters, new.clusters, strict=True):
-        if one.tls != other.tls or not _add(found.clusters, one.resource, other.resource):
+        if one.tls != other.tls or not _add(found, "clusters", one.resource, other.resource):
             return None
         if one.assignment is not None and other.assignment is not None:
-            if not _add(found.endpoints, one.assignment, other.assignment):
+            if not _add(found, "endpoints", one.assignment, other.assignment):
                 return None
         elif one.assignment is not other.assignment:
             return None
     for secret, other_secret in zip(old.secrets, new.secrets, strict=True):
-        if not _add(found.secrets, secret, other_secret):
+        if not _add(found, "secrets", secret, other_secret):
             return None
     return found
 
 
-def _add(exchange: _Exchange, old: Resource, new: Resource) -> bool:
+def _add(found: Exchanges, kind: TypeName, old: Resource, new: Resource) -> bool:
     if old.name != new.name or old.origin != new.origin:
         return False
     if old.value != new.value:
-        exchange[old.name] = (old, new)
+        found.setdefault(kind, {})[old.name] = (old, new)
     return True
 
 
-def patched(
-    snapshot: Snapshot, given: Iterable[Exchanges]
-) -> tuple[Snapshot, dict[TypeName, tuple[str, ...]]] | None:
-    """The snapshot with every exchange made, and the names of what changed by type, sorted.
-
-    None when the snapshot does not hold what is to be exchanged: a proxy with two policies for one target
-    has clusters under other names.
-    """
-    tables: dict[TypeName, _Exchange] = {}
+def merged(given: Sequence[Exchanges]) -> Exchanges:
+    """All of them. What several name is the same in each: they share the nodes that they lead to."""
+    if len(given) == 1:
+        return given[0]
+    found: Exchanges = {}
     for one in given:
-        for kind, exchange in zip(_TYPES, one, strict=True):
-            if exchange:
-                tables.setdefault(kind, {}).update(exchange)
+        for kind, exchange in one.items():
+            found.setdefault(kind, {}).update(exchange)
+    return found
+
+
+def patched(snapshot: Snapshot, given: Exchanges) -> Snapshot | None:
+    """The snapshot with every exchange made.
+
+    None when it does not hold what is to be exchanged: a proxy with two policies for one target has
+    clusters under other names.
+    """
     replaced: dict[str, tuple[Resource, ...]] = {}
-    for kind, exchange in tables.items():
+    for kind, exchange in given.items():
         resources = list(getattr(snapshot, kind))
-        left = len(exchange)
-        for place, resource in enumerate(resources):
-            pair = exchange.get(resource.name)
-            if pair is not None:
-                if resource.value != pair[0].value:
-                    return None
-                resources[place] = pair[1]
-                left -= 1
-        if left:
-            return None
+        for name, (old, new) in exchange.items():
+            place = bisect_left(resources, name, key=_name)
+            found = resources[place] if place < len(resources) else None
+            if found is None or found.name != name or found.value != old.value:
+                return None
+            resources[place] = new
         replaced[kind] = tuple(resources)
-    names = {kind: tuple(sorted(exchange)) for kind, exchange in tables.items()}
-    return msgspec.structs.replace(snapshot, **replaced), names
+    return msgspec.structs.replace(snapshot, **replaced)
+
+
+_name = attrgetter("name")

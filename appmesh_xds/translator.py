@@ -11,6 +11,7 @@ alone; a translator remembers the parts by those values, and knows which proxies
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ from .errors import UsageError
 from .facts import MaterialFacts
 from .mesh import Mesh
 from .options import Options
-from .patch import Exchanges, exchanges, patched
+from .patch import Exchanges, exchanges, merged, patched
 from .reach import Group, Reach, Used, changed_keys
 from .resolve import Service
 from .resource import TYPE_NAMES, Resource, TypeName
@@ -116,6 +117,20 @@ class _Keeper:
         return group.backend
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """The garbage collector rests. A whole mesh is made of objects that stay, and none is in a circle: it
+    would visit all of them again and again, and find nothing."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class Translator:
     """A memo over one or many meshes.
 
@@ -139,7 +154,10 @@ class Translator:
             state = self._state_of(mesh)
             self._move(state, mesh)
             state.everything = True
-            return [state.snapshots.get(proxy) or self._assemble(state, proxy) for proxy in mesh.proxies()]
+            with _no_collection():
+                return [
+                    state.snapshots.get(proxy) or self._assemble(state, proxy) for proxy in mesh.proxies()
+                ]
 
     def update(self, mesh: Mesh) -> list[Change]:
         """Takes the next mesh, and says which proxies changed, and how, sorted by proxy.
@@ -246,15 +264,17 @@ class Translator:
             exchange = known[group]
             if exchange is None:
                 return self._change(state, proxy)
-            found.append(exchange)
-        made = patched(before, found)
-        if made is None:
-            return self._change(state, proxy)
-        snapshot, names = made
-        if not names:
+            if exchange:
+                found.append(exchange)
+        if not found:
             return None
+        given = merged(found)
+        snapshot = patched(before, given)
+        if snapshot is None:
+            return self._change(state, proxy)
         state.snapshots[proxy] = snapshot
-        return Change(proxy, snapshot, {kind: Difference((), updated) for kind, updated in names.items()})
+        updated = {kind: Difference((), tuple(sorted(exchange))) for kind, exchange in given.items()}
+        return Change(proxy, snapshot, updated)
 
     def _exchanges(self, state: _State, group: Group) -> Exchanges | None:
         before = group.before

@@ -229,6 +229,51 @@ def test_an_update_names_the_proxies_and_what_changed() -> None:
     assert by_proxy["virtualNode/a"].differences["listeners"].updated == ("lds_egress_0.0.0.0_15001",)
 
 
+def test_callers_of_a_changed_node_keep_all_but_its_bytes() -> None:
+    """What is not the changed node's is not even made again."""
+    translator = am.Translator()
+    mesh = _small().replace(_service("s2", node="b"), _node("a", calls=("s1", "s2")))
+    before = {one.proxy: one for one in translator.translate_all(mesh)}["virtualNode/a"]
+    hurried = msgspec.convert(
+        {
+            "protocol": "http",
+            "path": "/",
+            "healthyThreshold": 2,
+            "unhealthyThreshold": 2,
+            "intervalMillis": 5000,
+            "timeoutMillis": 2000,
+        },
+        spec.HealthCheckPolicy,
+    )
+    node = mesh.virtual_nodes["c"]
+    listener = msgspec.structs.replace(node.spec.listeners[0], health_check=hurried)  # type: ignore[index]
+    checked = msgspec.structs.replace(node, spec=msgspec.structs.replace(node.spec, listeners=(listener,)))
+    changed = {change.proxy: change for change in translator.update(mesh.replace(checked))}
+    after = changed["virtualNode/a"].snapshot
+    assert changed["virtualNode/a"].differences == {
+        "clusters": Difference((), ("cds_egress_m_c_http_80",), ())
+    }
+    assert after == am.translate(mesh.replace(checked), "virtualNode/a")
+    assert after is not None and after.listeners is before.listeners and after.routes is before.routes
+    kept = [one for one in after.clusters if one.name != "cds_egress_m_c_http_80"]
+    assert kept and all(any(one is other for other in before.clusters) for one in kept)
+
+
+def test_a_failure_half_way_leaves_nothing_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    translator = am.Translator()
+    mesh = _small()
+    translator.translate_all(mesh)
+    monkeypatch.setattr("appmesh_xds.translator.exchanges", lambda *_: 1 / 0)
+    monkeypatch.setattr("appmesh_xds.translator.assemble", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        translator.update(mesh.replace(_node("c", port=81)))
+    monkeypatch.undo()
+    again = mesh.replace(_node("c", port=82))
+    assert {one.proxy: one.snapshot for one in translator.update(again)} == {
+        proxy: am.translate(again, proxy) for proxy in again.proxies()
+    }
+
+
 def test_equal_resources_are_no_change() -> None:
     translator = am.Translator()
     mesh = _small()

@@ -7,7 +7,7 @@ those share one `Backend`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 from .. import names, proto
 from ..errors import Problem
 from ..facts import NO_MATERIAL, Endpoint
-from ..resolve import Destination, ResolvedRoute, Service, ServicePort, route_body, route_member
+from ..resolve import Destination, Service, route_body, route_member
 from ..resource import CLUSTER, ENDPOINTS, Resource, content_version
 from ..spec import ClientPolicyTls, GrpcRoute, GrpcRouteMatch, HttpRoute, TcpRoute
 from ..wire import field
@@ -53,7 +53,9 @@ if TYPE_CHECKING:
         MeshData,
         OutlierDetection,
         PortMapping,
+        RouteData,
         ServiceDiscovery,
+        VirtualServiceData,
     )
 
 
@@ -114,6 +116,13 @@ class _Ports(Struct, frozen=True, weakref=True):
     problems: tuple[Problem, ...]
 
 
+class _Route(Struct, frozen=True, gc=False):
+    """A route (None: the one that a node as provider implies) to clusters by weight."""
+
+    data: RouteData | None
+    shares: tuple[tuple[str, int], ...]
+
+
 #: Cluster.transport_socket
 _TRANSPORT_SOCKET: Final = 24
 
@@ -135,14 +144,20 @@ def backend(
     material = Material(facts, options, report, secrets)
     renamed = dict(renames)
     clusters: dict[str, BackendCluster | None] = {}
+    served = []
     for port in service.ports:
+        routes = []
         for resolved in port.routes:
+            shares = []
             for destination in resolved.destinations:
                 name = cluster_name(mesh.mesh_name, destination, renamed)
                 if name not in clusters:
                     clusters[name] = _cluster(name, destination, policy, mesh, options, material)
-    missing = tuple(name for name, cluster in clusters.items() if cluster is None)
-    ports = _ports(service, missing, mesh.mesh_name, options, renames)
+                if clusters[name] is not None:
+                    shares.append((name, destination.weight))
+            routes.append(_Route(resolved.data, tuple(shares)))
+        served.append((port.port, port.protocol, tuple(routes)))
+    ports = _ports(service.data, tuple(served), options)
     report.problems.extend(ports.problems)
     return Backend(
         service.data.name,
@@ -371,77 +386,57 @@ _FAMILIES: Mapping[str | None, tuple[int, ...]] = {
 
 @shared
 def _ports(
-    service: Service,
-    missing: tuple[str, ...],
-    mesh: str,
-    options: Options,
-    renames: tuple[tuple[str, str], ...],
+    service: VirtualServiceData, ports: tuple[tuple[int, str, tuple[_Route, ...]], ...], options: Options
 ) -> _Ports:
-    """The ports of a service whose clusters `missing` cannot be had."""
-    report, renamed = Report(), dict(renames)
-    ports = [_port(service, port, missing, mesh, options, renamed, report) for port in service.ports]
-    return _Ports(tuple(ports), tuple(report.problems))
+    """The ports of a service, each with its protocol and its routes to those clusters that can be had."""
+    report = Report()
+    made = [_port(service, port, protocol, routes, options, report) for port, protocol, routes in ports]
+    return _Ports(tuple(made), tuple(report.problems))
 
 
 def _port(
-    service: Service,
-    port: ServicePort,
-    missing: tuple[str, ...],
-    mesh: str,
+    service: VirtualServiceData,
+    port: int,
+    protocol: str,
+    routes: tuple[_Route, ...],
     options: Options,
-    renamed: Mapping[str, str],
     report: Report,
 ) -> BackendPort:
-    origin = tuple(
-        dict.fromkeys(
-            [
-                f"{service.data.key} $.spec",
-                *(f"{r.data.key} $.spec" for r in port.routes if r.data is not None),
-            ]
-        )
-    )
-    weighted = []
-    for resolved in port.routes:
-        shares = [
-            (name, destination.weight)
-            for destination in resolved.destinations
-            if (name := cluster_name(mesh, destination, renamed)) not in missing
-        ]
-        _report_nothing_left(service, resolved, shares, report)
-        weighted.append(shares)
-    if port.protocol in HTTP_FAMILY:
-        name = service.data.name
+    keys = [service.key, *[route.data.key for route in routes if route.data is not None]]
+    origin = tuple([f"{key} $.spec" for key in dict.fromkeys(keys)])
+    for one in routes:
+        _report_nothing_left(service, one, report)
+    if protocol in HTTP_FAMILY:
+        name = service.name
         content = serialized(
             _host_message,
-            (name, *[cluster for shares in weighted for cluster, _ in shares]),
-            port.port,
-            tuple([_route_shape(*one) for one in zip(port.routes, weighted, strict=True)]),
+            (name, *[cluster for one in routes for cluster, _ in one.shares]),
+            port,
+            tuple([_route_shape(one) for one in routes]),
             options.app_mesh_metadata,
             options.legacy_defaults,
         )
-        domains = (name.lower(), f"{name}:{port.port}".lower())
-        return BackendPort(port.port, port.protocol, virtual_host_entry(content), domains, origin=origin)
+        domains = (name.lower(), f"{name}:{port}".lower())
+        return BackendPort(port, protocol, virtual_host_entry(content), domains, origin=origin)
     idle = None
-    for resolved in port.routes:
-        body = route_body(resolved.data) if resolved.data is not None else None
+    for one in routes:
+        body = route_body(one.data) if one.data is not None else None
         if isinstance(body, TcpRoute) and body.timeout is not None:
             idle = milliseconds(body.timeout.idle)
-    shares = weighted[0] if weighted else []
+    shares = routes[0].shares if routes else ()
     live = tuple(share for share in shares if share[1] > 0)
-    return BackendPort(port.port, port.protocol, clusters=live, idle_timeout=idle, origin=origin)
+    return BackendPort(port, protocol, clusters=live, idle_timeout=idle, origin=origin)
 
 
-def _report_nothing_left(
-    service: Service, resolved: ResolvedRoute, shares: Iterable[tuple[str, int]], report: Report
-) -> None:
-    if sum(weight for _, weight in shares):
+def _report_nothing_left(service: VirtualServiceData, one: _Route, report: Report) -> None:
+    if any(weight for _, weight in one.shares):
         return
-    if resolved.data is None:
-        report.warning(service.data.key, "$.spec.provider", "cannot be reached: every request gets 503")
+    if one.data is None:
+        report.warning(service.key, "$.spec.provider", "cannot be reached: every request gets 503")
         return
     report.warning(
-        resolved.data.key,
-        f"$.spec.{route_member(resolved.data)}.action.weightedTargets",
+        one.data.key,
+        f"$.spec.{route_member(one.data)}.action.weightedTargets",
         "no target with a weight above zero is left: every request gets 503",
     )
 
@@ -455,9 +450,9 @@ class _RouteShape(Struct, frozen=True, gc=False):
     weights: tuple[int, ...]
 
 
-def _route_shape(resolved: ResolvedRoute, shares: Sequence[tuple[str, int]]) -> _RouteShape:
-    weights = tuple([weight for _, weight in shares])
-    body = route_body(resolved.data) if resolved.data is not None else None
+def _route_shape(one: _Route) -> _RouteShape:
+    weights = tuple([weight for _, weight in one.shares])
+    body = route_body(one.data) if one.data is not None else None
     if not isinstance(body, HttpRoute | GrpcRoute):
         return _RouteShape(None, None, None, weights)
     return _RouteShape(body.match, body.timeout, body.retry_policy, weights)

@@ -17,7 +17,7 @@ from msgspec import inspect
 
 from ..errors import Problem, Severity
 from ._wording import describe, join, number, quote, suggest
-from .checks import check
+from .checks import check, parts
 from .data import Data
 
 T = TypeVar("T")
@@ -67,17 +67,18 @@ def convert(
     return Conversion(None if walk.errors else converted, tuple(walk.problems))
 
 
-def validate(data: Data) -> tuple[Problem, ...]:
+def validate(data: Data, before: Data | None = None) -> tuple[Problem, ...]:
     """What is wrong with a resource that was made in memory: types and bounds, then the cross-field rules.
 
-    The latter only once the former hold. Every problem carries the resource's key.
+    The latter only once the former hold. Every problem carries the resource's key. `before` is a resource
+    that was found right: what stands in both is not looked at again.
     """
     if not _well_typed(data):
         walk = _Walk(strict=True, unknown="error", built=True)
         walk.convert(data, _schema(type(data)), "$")
         if walk.problems:
             return tuple(msgspec.structs.replace(p, resource=data.key) for p in walk.problems)
-    return check(data)
+    return check(data) if before is None else check(data, known=parts(before))
 
 
 def _well_typed(data: Data) -> bool:
