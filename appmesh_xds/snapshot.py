@@ -27,7 +27,7 @@ _DEFAULTS = Options()
 _BY_NAME = attrgetter("name")
 
 
-class Snapshot(Struct, frozen=True, kw_only=True):
+class Snapshot(Struct, frozen=True, kw_only=True, gc=False):
     """Every resource of one proxy, sorted by name within its type. Immutable; may be shared freely."""
 
     #: Name of the mesh, and its owner when the mesh is shared.
