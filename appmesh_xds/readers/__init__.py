@@ -18,12 +18,13 @@ import msgspec
 from .. import spec
 from ..errors import UsageError
 from ..mesh import Mesh
+from .cache import FileCache
 from .dialects import DIALECTS, Dialect
-from .found import Context
+from .found import Context, Found
 from .reading import FileReport, Reading
 from .work import Work
 
-__all__ = ["DIALECTS", "Dialect", "FileReport", "Reading", "load", "loads", "read"]
+__all__ = ["DIALECTS", "Dialect", "FileReport", "Reader", "Reading", "load", "loads", "read"]
 
 _TARGET: Final = re.compile(rf"(?P<kind>{'|'.join(spec.BY_KIND)})/(?P<name>[^=]+)=(?P<path>.+)\Z", re.DOTALL)
 
@@ -55,15 +56,66 @@ def read(
         externals=externals or {},
     )
     work = Work()
+    for path, about in _targets(paths, context):
+        work.read_path(path, about)
+    return work.finish()
+
+
+class Reader:
+    """`read` of the same paths again and again.
+
+    Files that did not change are not read again. Resources that did not change are the same objects as
+    before, whatever became of the file they stand in. For one thread at a time.
+    """
+
+    def __init__(
+        self,
+        *paths: str | os.PathLike[str],
+        mesh: str | None = None,
+        parameters: Mapping[str, str] | None = None,
+        imports: Mapping[str, str] | None = None,
+        externals: Mapping[str, str] | None = None,
+    ) -> None:
+        """Arguments as of `read`."""
+        context = _context(
+            mesh=mesh,
+            kind=None,
+            name=None,
+            parameters=parameters or {},
+            imports=imports or {},
+            externals=externals or {},
+        )
+        self._targets = _targets(paths, context)
+        self._cache: FileCache[Work] = FileCache()
+        self._last: Mapping[tuple[str, str], Found] = {}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders, without what is said of them."""
+        return tuple(path for path, _ in self._targets)
+
+    def read(self) -> Reading:
+        work = Work(self._cache)
+        with self._cache.round():
+            for path, about in self._targets:
+                work.read_path(path, about)
+        reading = work.finish(self._last)
+        self._last = reading.found
+        return reading
+
+
+def _targets(paths: Sequence[str | os.PathLike[str]], context: Context) -> list[tuple[str, Context]]:
+    """Paths, and what is said of each; `KIND/NAME=PATH` taken apart."""
+    targets = []
     for given in paths:
         path = os.fspath(given)
         target = _TARGET.match(path)
         if target is not None and not os.path.exists(path):
-            named = msgspec.structs.replace(context, kind=target["kind"], name=target["name"])
-            work.read_path(target["path"], named)
+            about = msgspec.structs.replace(context, kind=target["kind"], name=target["name"])
+            targets.append((target["path"], about))
         else:
-            work.read_path(path, context)
-    return work.finish()
+            targets.append((path, context))
+    return targets
 
 
 def _context(**said: Any) -> Context:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from .. import spec
 from ..errors import Problem
 from . import api, terraform
+from .cache import FileCache
 from .dialects import API, DIALECTS, Dialect
 from .found import Context, Found
 from .marks import MAX_DEPTH, MAX_NODES
@@ -23,6 +25,7 @@ _HCL: Final = (".tf", ".tfvars")
 _SUFFIXES: Final = (".json", ".template", *_HCL, ".tfstate", ".yaml", ".yml")
 #: A text without any of these words is none of App Mesh's, in no dialect.
 _MENTIONS: Final = re.compile(rb"mesh|virtual|route|listener", re.IGNORECASE)
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
 class _Report:
@@ -35,9 +38,14 @@ class _Report:
 
 
 class Work:
-    """One call of `read`: what was found so far."""
+    """One call of `read`: what was found so far.
 
-    def __init__(self) -> None:
+    With a cache, files that did not change are not read again, and what is found in them is the same objects
+    as before.
+    """
+
+    def __init__(self, cache: FileCache[Work] | None = None) -> None:
+        self.cache = cache
         self.problems: list[Problem] = []
         self.found: list[Found] = []
         self.reports: dict[str, _Report] = {}
@@ -65,7 +73,29 @@ class Work:
         return len(self.pending) + len(self.found) + len(self.problems)
 
     def _read_file(self, path: str, context: Context, *, by_name: bool) -> None:
-        content = read_bytes(path)
+        if self.cache is None:
+            self._take(read_bytes(path), path, context, by_name=by_name)
+            return
+
+        def alone(content: bytes | Problem) -> Work:
+            work = Work()
+            work._take(content, path, context, by_name=by_name)
+            work._read_pending(API)
+            return work
+
+        self._merge(self.cache.get(path, (path, id(context), by_name), alone))
+
+    def _merge(self, other: Work) -> None:
+        """What was found in one file. `other` stays as it is."""
+        self.problems.extend(other.problems)
+        self.found.extend(other.found)
+        self.pending.extend(other.pending)
+        for file, report in other.reports.items():
+            mine = self._report(file)
+            mine.dialects |= report.dialects
+            mine.skipped += report.skipped
+
+    def _take(self, content: bytes | Problem, path: str, context: Context, *, by_name: bool) -> None:
         if isinstance(content, Problem):
             self.problems.append(content)
             self._report(path).skipped.append("not read")
@@ -131,18 +161,29 @@ class Work:
 
     # --- all of it ----------------------------------------------------------------------------------
 
-    def finish(self) -> Reading:
+    def _read_pending(self, *dialects: Dialect) -> None:
+        """Reads the documents of these dialects; of each, all documents together."""
         groups: dict[tuple[str, int], tuple[Dialect, Context, list[Document]]] = {}
         for dialect, document, context in self.pending:
-            group = groups.setdefault((dialect.name, id(context)), (dialect, context, []))
-            group[2].append(document)
+            if dialect in dialects:
+                group = groups.setdefault((dialect.name, id(context)), (dialect, context, []))
+                group[2].append(document)
+        self.pending = [pending for pending in self.pending if pending[0] not in dialects]
         for dialect, context, group_documents in groups.values():
             for item in dialect.read(group_documents, context):
                 if isinstance(item, Problem):
                     self.problems.append(item)
                 else:
                     self.found.append(item)
+
+    def finish(self, before: Mapping[tuple[str, str], Found] = _NOTHING) -> Reading:
+        """All of it. Resources equal to those found before are the same objects."""
+        self._read_pending(*DIALECTS)
         unique = self._unique()
+        for key, item in unique.items():
+            last = before.get(key)
+            if last is not None and last.data is not item.data and last.data == item.data:
+                item.data = last.data
         return Reading(
             resources=tuple(item.data for item in unique.values() if item.data is not None),
             problems=tuple(sorted(set(self.problems))),
