@@ -15,6 +15,12 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import grpc
+
+from appmesh_xds import proto
+from appmesh_xds.resource import CLUSTER
 
 #: Python starts, reads and translates: seconds on a busy machine.
 PATIENCE = 60.0
@@ -92,6 +98,18 @@ class Served:
     def err_text(self) -> str:
         """All that it wrote to stderr, also before a restart."""
         return self._log.read_text() if self._log.exists() else ""
+
+    def ask(self, node: str, type_url: str = CLUSTER, *names: str) -> dict[str, Any]:
+        """The resources that a new client is given, by name. Raises grpc.RpcError when it is turned away."""
+        request = proto.DiscoveryRequest(type_url=type_url, resource_names=names)
+        request.node.id = node
+        path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            call = channel.stream_stream(path)(iter([request.SerializeToString()]), timeout=PATIENCE)
+            response: Any = proto.DiscoveryResponse.FromString(next(call))
+            call.cancel()
+        found = [proto.unpack(resource) for resource in response.resources]
+        return {getattr(one, "name", "") or one.cluster_name: one for one in found}
 
     def wait_for(self, pattern: str, *, times: int = 1) -> None:
         """Until its stderr holds what matches, so often."""

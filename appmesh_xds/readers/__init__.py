@@ -16,11 +16,11 @@ from typing import Any, Final
 import msgspec
 
 from .. import spec
-from ..errors import UsageError
+from ..errors import Problem, UsageError
 from ..mesh import Mesh
 from .cache import FileCache
 from .dialects import DIALECTS, Dialect
-from .found import Context, Found
+from .found import Context
 from .reading import FileReport, Reading
 from .work import Work
 
@@ -87,7 +87,8 @@ class Reader:
         )
         self._targets = _targets(paths, context)
         self._cache: FileCache[Work] = FileCache()
-        self._last: Mapping[tuple[str, str], Found] = {}
+        self._last = Reading()
+        self._beside: tuple[Problem, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -95,13 +96,16 @@ class Reader:
         return tuple(path for path, _ in self._targets)
 
     def read(self) -> Reading:
+        """What stands there now: the last reading itself when nothing changed."""
         work = Work(self._cache)
         with self._cache.round():
             for path, about in self._targets:
                 work.read_path(path, about)
-        reading = work.finish(self._last)
-        self._last = reading.found
-        return reading
+        # Problems of folders are of no file.
+        beside = tuple(work.problems)
+        if self._cache.changed or beside != self._beside:
+            self._last, self._beside = work.finish(self._last.found), beside
+        return self._last
 
 
 def _targets(paths: Sequence[str | os.PathLike[str]], context: Context) -> list[tuple[str, Context]]:

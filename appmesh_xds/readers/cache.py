@@ -42,12 +42,17 @@ class FileCache(Generic[T]):
     def __init__(self) -> None:
         self._held: dict[Hashable, _Held[T]] = {}
         self._used: dict[Hashable, _Held[T]] = {}
+        #: Whether the last round gave other values than the one before.
+        self.changed = True
 
     @contextmanager
     def round(self) -> Iterator[None]:
         self._used = {}
         yield
-        self._held, self._used = self._used, {}
+        before, self._held, self._used = self._held, self._used, {}
+        self.changed = before.keys() != self._held.keys() or any(
+            held.value is not before[key].value for key, held in self._held.items()
+        )
 
     def get(self, path: str, key: Hashable, make: Callable[[bytes | Problem], T]) -> T:
         """The value of a file, by a key that stands for the path and for all else that `make` depends on."""
@@ -65,8 +70,9 @@ class FileCache(Generic[T]):
     ) -> _Held[T]:
         content = read_bytes(path)
         if isinstance(content, Problem):
-            return _Held(None, b"", make(content))
-        digest = hashlib.blake2b(content).digest()
+            stamp, digest = None, str(content).encode()
+        else:
+            digest = hashlib.blake2b(content).digest()
         value = held.value if held is not None and held.digest == digest else make(content)
         return _Held(stamp, digest, value)
 

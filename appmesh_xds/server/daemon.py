@@ -1,4 +1,4 @@
-"""What `appmesh-xds serve` runs: loads, listens, follows signals, drains."""
+"""What `appmesh-xds serve` runs: loads, listens, follows files and signals, drains."""
 
 from __future__ import annotations
 
@@ -7,28 +7,40 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
 import grpc
 
 from ..errors import Problem, SpecErrors
+from ..translator import Change
 from .files import Files
 from .grpc import serve
-from .logs import note
+from .logs import LOG, note
 from .meshes import Meshes
 from .session import Settings
+from .state import State
+from .watch import changes
+
+#: Seconds. What the system does not tell about files is seen after so long.
+_LOOK_EVERY: Final = 2.0
 
 
 class Daemon:
-    """One server over files."""
+    """One server over files.
 
-    def __init__(self, files: Files, meshes: Meshes) -> None:
+    A change that cannot be used changes nothing: what is served stays, and `problems` says why.
+    """
+
+    def __init__(self, files: Files, meshes: Meshes, state: State | None = None) -> None:
         self.files = files
         self.meshes = meshes
+        self.state = state
         #: Problems of the files as they are now, and whether they could be used.
         self.file_problems: tuple[Problem, ...] = ()
         self.usable = False
+        #: When what is served was loaded, in seconds since the epoch.
         self.loaded_at = 0.0
         # Reading and translating happen here, one after another, while streams go on.
         self._worker = ThreadPoolExecutor(1, "appmesh-xds-files")
@@ -37,55 +49,105 @@ class Daemon:
         """What is wrong with the files as they are now, and with what is made of them."""
         return (*self.file_problems, *self.meshes.problems())
 
-    def load(self) -> None:
-        """Reads the files and takes over what is in them. Raises `SpecErrors`: then all stays as it was."""
+    # --- loading ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The first load. Files that cannot be used raise `SpecErrors`, unless there is a state to serve."""
+        kept = [] if self.state is None else self.state.load()
+        self.meshes.remember(kept)
+        try:
+            self.load()
+        except SpecErrors:
+            if not kept:
+                raise
+
+    def load(self) -> list[Change] | None:
+        """Reads the files and takes over what is in them; None when there is nothing new.
+
+        Raises `SpecErrors` for files that cannot be used: then all stays as it was.
+        """
         try:
             loaded = self.files.load()
         except SpecErrors as error:
             self.file_problems, self.usable = error.problems, False
             raise
-        self.meshes.update(*loaded.meshes)
+        if loaded is None:
+            return None
+        changes = self.meshes.update(*loaded.meshes)
         self.file_problems, self.usable = loaded.problems, True
         self.loaded_at = time.time()
+        if self.state is not None:
+            self._keep(self.state)
+        return changes
+
+    def _keep(self, state: State) -> None:
+        good, gone = self.meshes.unsaved()
+        try:
+            state.keep(good)
+            state.drop(gone)
+        except OSError as error:
+            note(logging.ERROR, "state_not_kept", file=str(error.filename), text=error.strerror or str(error))
 
     async def reload(self) -> None:
         """`load`, beside the streams; notes how it went."""
+        before = set(self.problems())
         try:
-            await asyncio.get_running_loop().run_in_executor(self._worker, self.load)
-        except SpecErrors as error:
-            for problem in error.problems:
-                note(logging.ERROR, "not_loaded", problem=str(problem))
-            return
-        note(logging.INFO, "loaded", **self.meshes.sizes())
+            changes = await asyncio.get_running_loop().run_in_executor(self._worker, self.load)
+        except SpecErrors:
+            note(logging.ERROR, "not_loaded", text="the files have errors; what was served stays")
+        except Exception:  # a fault of ours must not end a server that serves
+            LOG.exception("a change of the files could not be taken over; what was served stays")
+        else:
+            if changes is not None:
+                note(logging.INFO, "loaded", proxies=sum(self.meshes.sizes().values()), changed=len(changes))
         for problem in self.problems():
-            note(logging.WARNING, "problem", problem=str(problem))
+            if problem not in before:
+                level = logging.ERROR if problem.severity == "error" else logging.WARNING
+                note(level, "problem", text=str(problem))
+
+    async def _watch(self) -> None:
+        async for _ in changes(self.files.paths, every=_LOOK_EVERY):
+            await self.reload()
+
+    # --- serving ------------------------------------------------------------------------------------------
 
     async def run(
         self,
         listen: str,
-        settings: Settings,
-        credentials: grpc.ServerCredentials | None,
         ready: Callable[[str], None],
+        *,
+        settings: Settings,
+        credentials: grpc.ServerCredentials | None = None,
+        watch: bool = False,
     ) -> None:
         """Serves until SIGTERM or SIGINT, then drains. `ready` is given the bound address."""
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
-        reloads: set[asyncio.Task[None]] = set()
+        tasks: set[asyncio.Task[None]] = set()
 
-        def reload() -> None:
-            task = loop.create_task(self.reload())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
+        def begin(work: Coroutine[Any, Any, None]) -> None:
+            task = loop.create_task(work)
+            tasks.add(task)
+            task.add_done_callback(ended)
 
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                LOG.error("files are no longer followed", exc_info=error)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: begin(self.reload()))
         async with serve(self.meshes, listen=listen, settings=settings, credentials=credentials) as server:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stopping.set)
-            loop.add_signal_handler(signal.SIGHUP, reload)
             # What is there now stays: the collector need not look at it again and again.
             gc.collect()
             gc.freeze()
-            bound = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{server.port}"
-            ready(bound)
+            if watch:
+                begin(self._watch())
+            ready(listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{server.port}")
             await stopping.wait()
-            note(logging.INFO, "stopping")
+            note(logging.INFO, "stopping", streams=len(server.sessions()))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._worker.shutdown(wait=False, cancel_futures=True)

@@ -1,14 +1,12 @@
-"""The files that a server serves: specs and facts, read together."""
+"""The files that a server serves: specs and facts, read together, again and again."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from msgspec import Struct
 
 from ..errors import Problem, SpecErrors, errors_in
 from ..mesh import Mesh
-from ..readers import read
+from ..readers import Reader, Reading
 from ..readers.facts import Facts, load_facts
 
 
@@ -19,48 +17,54 @@ class Loaded(Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
 
 
-class Files(Struct, frozen=True, kw_only=True):
-    """Where specs and facts are, and what is said about them from outside, as of `readers.read`."""
+class Files:
+    """Specs, and the facts that belong to them. For one thread at a time."""
 
-    paths: tuple[str, ...]
-    #: The only mesh to take; all, when None.
-    mesh: str | None = None
-    facts: str | None = None
-    parameters: Mapping[str, str] = {}
-    imports: Mapping[str, str] = {}
-    externals: Mapping[str, str] = {}
+    def __init__(self, reader: Reader, *, mesh: str | None = None, facts: str | None = None) -> None:
+        """`mesh` is the only mesh to take; without it, all are taken."""
+        self._reader = reader
+        self._mesh = mesh
+        self._facts_path = facts
+        self._seen: tuple[Reading, Facts | None, tuple[Problem, ...]] | None = None
 
-    def load(self) -> Loaded:
-        """Reads all of it. Raises `SpecErrors` with every problem when one is an error."""
-        reading = read(
-            *self.paths,
-            mesh=self.mesh,
-            parameters=self.parameters,
-            imports=self.imports,
-            externals=self.externals,
-        )
-        facts, problems = self._facts()
-        problems = (*reading.problems, *problems)
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What to watch."""
+        return (*self._reader.paths, *(() if self._facts_path is None else (self._facts_path,)))
+
+    def load(self) -> Loaded | None:
+        """Reads all of it; None when nothing changed since the last time, whatever came of that.
+
+        Raises `SpecErrors` with every problem when one is an error.
+        """
+        facts, of_facts = self._facts()
+        seen = (self._reader.read(), facts, of_facts)
+        if self._seen is not None and seen[0] is self._seen[0] and seen[1:] == self._seen[1:]:
+            return None
+        self._seen = seen
+        reading, facts, of_facts = seen
+        problems = (*reading.problems, *of_facts)
         if errors_in(problems):
             raise SpecErrors(problems)
-        wanted = reading.meshes if self.mesh is None else (self.mesh,)
-        # Without any, `mesh` says so.
-        meshes = tuple(reading.mesh(name) for name in wanted) or (reading.mesh(),)
+        # Where there is none, `mesh` says so.
+        names = (self._mesh,) if self._mesh is not None else reading.meshes or (None,)
+        meshes = tuple(reading.mesh(name) for name in names)
         if facts is not None:
             problems += _strangers(facts, meshes)
             meshes = tuple(facts.apply(mesh) for mesh in meshes)
         return Loaded(meshes=meshes, problems=problems)
 
     def _facts(self) -> tuple[Facts | None, tuple[Problem, ...]]:
-        if self.facts is None:
+        if self._facts_path is None:
             return None, ()
         try:
-            return load_facts(self.facts), ()
+            return load_facts(self._facts_path), ()
         except SpecErrors as error:
             return None, error.problems
 
 
 def _strangers(facts: Facts, meshes: tuple[Mesh, ...]) -> tuple[Problem, ...]:
-    """Of one mesh that of the facts; of several, nodes may be in any of them."""
-    unknown = [set(facts.strangers(mesh)) for mesh in meshes] if len(meshes) == 1 else []
-    return tuple(sorted(set().union(*unknown)))
+    """Endpoints of nodes that are in none of the meshes."""
+    found = [facts.strangers(mesh) for mesh in meshes]
+    nobodys = set.intersection(*({problem.path for problem in problems} for problems in found))
+    return tuple(problem for problem in found[0] if problem.path in nobodys)

@@ -44,7 +44,9 @@ class Meshes:
         #: The meshes as they were given, and what was said of them since.
         self._given: tuple[Mesh, ...] = ()
         self._facts: dict[str, dict[str, Any]] = {"certificates": {}, "authorities": {}, "endpoints": {}}
-        #: An update failed half way.
+        #: Nodes whose snapshots changed since `unsaved`.
+        self._untold: set[str] = set()
+        #: An update failed half way, or what is served is not of this mesh: both must be compared.
         self._lost = False
         self._changing = Lock()
 
@@ -79,6 +81,13 @@ class Meshes:
                 self._facts[kind].update(facts or {})
             return self._advance(self._given)
 
+    def remember(self, snapshots: Iterable[Snapshot]) -> None:
+        """Snapshots that were good in an earlier life, to be served until newer ones are. Before `update`."""
+        for snapshot in snapshots:
+            self._newest[snapshot.node_id] = snapshot
+            self._lost = True
+        self._served.put(*self._newest.values())
+
     # --- what there is ------------------------------------------------------------------------------------
 
     def sizes(self) -> dict[str, int]:
@@ -88,6 +97,14 @@ class Meshes:
     def problems(self) -> list[Problem]:
         """What the newest translations complain about, sorted."""
         return sorted({problem for made in tuple(self._newest.values()) for problem in made.problems})
+
+    def unsaved(self) -> tuple[list[Snapshot], list[str]]:
+        """What is served and was not told here yet, without errors; and nodes that left since."""
+        with self._changing:
+            told, self._untold = self._untold, set()
+            held = {node_id: self._served.snapshot(node_id) for node_id in sorted(told)}
+        good = [snapshot for snapshot in held.values() if snapshot is not None and not snapshot.errors]
+        return good, [node_id for node_id, snapshot in held.items() if snapshot is None]
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -116,6 +133,7 @@ class Meshes:
             newest_snapshots.pop(node_id, None)
         newest_snapshots.update((snapshot.node_id, snapshot) for snapshot in made)
         self.meshes, self._newest = newest, newest_snapshots
+        self._untold.update(gone, (snapshot.node_id for snapshot in made))
         if gone:
             self._served.remove(*gone)
         if made:

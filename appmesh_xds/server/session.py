@@ -142,10 +142,12 @@ class Session:
             self._reader = None
             if self._timer is not None:
                 self._timer.cancel()
-            if self._writer is not None:
-                self._writer.cancel()
-                await asyncio.gather(self._writer, return_exceptions=True)
-            self._tell(Ended(status=self.end[0].name, text=self.end[1]))
+            try:
+                if self._writer is not None:
+                    self._writer.cancel()
+                    await asyncio.gather(self._writer, return_exceptions=True)
+            finally:  # also when gRPC cancels us while we wait
+                self._tell(Ended(status=self.end[0].name, text=self.end[1]))
 
     def finish(self, code: grpc.StatusCode, text: str) -> None:
         """Ends the stream, with the first status that it is given."""
