@@ -183,7 +183,7 @@ class Work:
         for key, item in unique.items():
             last = before.get(key)
             if last is not None and last.data is not item.data and last.data == item.data:
-                item.data = last.data
+                unique[key] = msgspec.structs.replace(item, data=last.data)
         return Reading(
             resources=tuple(item.data for item in unique.values() if item.data is not None),
             problems=tuple(sorted(set(self.problems))),
