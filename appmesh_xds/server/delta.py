@@ -86,9 +86,14 @@ class Delta(Stream[_Type, DeltaRequest]):
         self._unsubscribe(state, request)
         return events
 
-    def _changes_nothing_due(self, state: _Type, request: DeltaRequest) -> bool:
-        plain = state.asked and request.error is None and not (request.subscribe or request.unsubscribe)
-        return plain and request.nonce in state.unanswered and len(state.unanswered) < _UNANSWERED
+    def _plain_ack(self, state: _Type, request: DeltaRequest) -> Event | None:
+        if request.error is not None or request.subscribe or request.unsubscribe:
+            return None
+        if len(state.unanswered) >= _UNANSWERED or request.nonce not in state.unanswered:
+            return None
+        sent = state.unanswered.pop(request.nonce)
+        self._taken(state, sent.names)
+        return self._answered(state, request, sent.names)
 
     def _sends_all(self, state: _Type) -> bool:
         return not state.suspect

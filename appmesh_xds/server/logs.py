@@ -23,7 +23,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..resource import TYPE_NAMES
 from .limits import TokenBucket
-from .messages import Ack, Connected, Ended, GateTimeout, Nack, Observed, Refused, UnknownSecrets, UnknownType
+from .messages import (
+    Ack,
+    Connected,
+    Ended,
+    GateTimeout,
+    Nack,
+    Observed,
+    Refused,
+    Response,
+    UnknownSecrets,
+    UnknownType,
+)
 from .redact import mask, printable, redact
 
 if TYPE_CHECKING:
@@ -129,6 +140,9 @@ class EventLog:
         self._dropped = 0
 
     def __call__(self, node_id: str, peer: Peer, event: Observed) -> None:
+        kind = type(event)
+        if (kind is Response or kind is Ack) and not LOG.isEnabledFor(logging.DEBUG):
+            return
         match event:
             case Nack():
                 about = {"type": _short(event.type_url), "resources": event.resources, "text": event.text}
@@ -148,10 +162,10 @@ class EventLog:
                 self._once(logging.WARNING, "refused", node_id, about, peer=peer.address)
             case Refused():
                 pass  # the end of the stream follows, and says it
-            case Ack() if LOG.isEnabledFor(logging.DEBUG):
+            case Ack():
                 about = {"type": _short(event.type_url), "version": event.version}
                 note(logging.DEBUG, "ack", node=node_id, **about, seconds=event.after)
-            case _ if not isinstance(event, Ack) and LOG.isEnabledFor(logging.DEBUG):
+            case Response():
                 about = {"type": _short(event.type_url), "version": event.version}
                 note(logging.DEBUG, "push", node=node_id, **about, size=len(event.data), names=event.names)
 

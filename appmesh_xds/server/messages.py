@@ -9,7 +9,7 @@ from msgspec import Struct
 from ..resource import Resource
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class Request(Struct, frozen=True, kw_only=True, gc=False):
     """A DiscoveryRequest (state of the world), as far as a server needs it."""
 
     type_url: str
@@ -24,7 +24,7 @@ class Request(Struct, frozen=True, kw_only=True):
     node_id: str = ""
 
 
-class DeltaRequest(Struct, frozen=True, kw_only=True):
+class DeltaRequest(Struct, frozen=True, kw_only=True, gc=False):
     """A DeltaDiscoveryRequest, as far as a server needs it."""
 
     type_url: str
@@ -39,7 +39,7 @@ class DeltaRequest(Struct, frozen=True, kw_only=True):
     node_id: str = ""
 
 
-class Response(Struct, frozen=True, kw_only=True):
+class Response(Struct, frozen=True, kw_only=True, gc=False):
     """A response, ready to be sent."""
 
     type_url: str
@@ -70,14 +70,14 @@ class Memory(Struct, frozen=True, kw_only=True):
     doubts: Mapping[str, Mapping[str, str]] = {}
 
 
-class Connected(Struct, frozen=True, kw_only=True):
+class Connected(Struct, frozen=True, kw_only=True, gc=False):
     """The first message came. Whoever runs the stream now owes it `update(snapshot of this node)`."""
 
     #: As the client sent it: not to be trusted, nor to be printed as it is.
     node_id: str
 
 
-class Ack(Struct, frozen=True, kw_only=True):
+class Ack(Struct, frozen=True, kw_only=True, gc=False):
     """The client took a response."""
 
     type_url: str
@@ -88,7 +88,7 @@ class Ack(Struct, frozen=True, kw_only=True):
     after: float
 
 
-class Nack(Struct, frozen=True, kw_only=True):
+class Nack(Struct, frozen=True, kw_only=True, gc=False):
     """The client refused a response, or some of its resources."""
 
     type_url: str
@@ -103,14 +103,14 @@ class Nack(Struct, frozen=True, kw_only=True):
     origins: tuple[str, ...] = ()
 
 
-class UnknownType(Struct, frozen=True, kw_only=True):
+class UnknownType(Struct, frozen=True, kw_only=True, gc=False):
     """A request for a type that no snapshot holds. It is ignored; each type is reported once."""
 
     #: Fit to print.
     type_url: str
 
 
-class UnknownSecrets(Struct, frozen=True, kw_only=True):
+class UnknownSecrets(Struct, frozen=True, kw_only=True, gc=False):
     """Secrets were asked for that the snapshot does not hold; each is reported once. They get no answer:
     whatever uses them waits, and a listener accepts nothing meanwhile."""
 
@@ -118,12 +118,12 @@ class UnknownSecrets(Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
 
 
-class GateTimeout(Struct, frozen=True, kw_only=True):
+class GateTimeout(Struct, frozen=True, kw_only=True, gc=False):
     """The client was silent about its clusters for too long. It gets listeners and routes all the same, but
     nothing is taken from it."""
 
 
-class Refused(Struct, frozen=True, kw_only=True):
+class Refused(Struct, frozen=True, kw_only=True, gc=False):
     """The client did what it must not. Nothing more comes out of the stream, which is to be ended."""
 
     #: A limit was exceeded; otherwise the request itself was wrong.
@@ -132,7 +132,7 @@ class Refused(Struct, frozen=True, kw_only=True):
     text: str
 
 
-class Ended(Struct, frozen=True, kw_only=True):
+class Ended(Struct, frozen=True, kw_only=True, gc=False):
     """The stream is over."""
 
     #: The gRPC status that the client is given, `UNAVAILABLE`; `CANCELLED` when it went away by itself.
@@ -141,7 +141,7 @@ class Ended(Struct, frozen=True, kw_only=True):
     text: str
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class Standing(Struct, frozen=True, kw_only=True, gc=False):
     """How a stream stands with one type, for people who look into a running server."""
 
     type_url: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Literal, NamedTuple, Protocol
@@ -125,8 +126,8 @@ class Session:
     def protocol(self) -> Literal["sotw", "delta"]:
         return "delta" if self._kind is Delta else "sotw"
 
-    def now(self) -> float:
-        return self._loop.time()
+    #: On the clock of the event loop.
+    now = staticmethod(time.monotonic)
 
     async def run(self) -> None:
         """Until the client or `finish` ends the stream."""

@@ -81,9 +81,10 @@ class Sotw(Stream[_Type, Request]):
         self._subscribe(state, names)
         return events
 
-    def _changes_nothing_due(self, state: _Type, request: Request) -> bool:
-        plain = state.unanswered and not state.refused and request.error is None
-        return plain and request.nonce == state.nonce and set(request.names) == state.names
+    def _plain_ack(self, state: _Type, request: Request) -> Event | None:
+        if not state.unanswered or request.error is not None or request.nonce != state.nonce:
+            return None
+        return self._verdict(state, request) if set(request.names) == state.names else None
 
     def _sends_all(self, state: _Type) -> bool:
         return True
@@ -135,7 +136,8 @@ class Sotw(Stream[_Type, Request]):
         wanted = self._wanted(state)
         if state.type_url not in WILDCARD_TYPES or removing:
             return wanted
-        return dict(sorted((_subscribed(state, state.kept) | wanted).items()))
+        kept = _subscribed(state, state.kept)
+        return wanted if wanted.keys() >= kept.keys() else dict(sorted((kept | wanted).items()))
 
     def _due(self, state: _Type, content: dict[str, Resource]) -> bool:
         if not state.asked or not (state.wildcard or state.names):

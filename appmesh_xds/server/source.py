@@ -46,11 +46,11 @@ class Snapshots:
     def put(self, *snapshots: Snapshot) -> None:
         """Adds or replaces snapshots, each under its node id. One with errors does not replace another."""
         with self._lock:
-            for snapshot in snapshots:
-                held = self._snapshots.get(snapshot.node_id)
-                if held is None or not snapshot.errors:
-                    self._snapshots[snapshot.node_id] = snapshot
-        self._tell([snapshot.node_id for snapshot in snapshots])
+            changed = [snapshot.node_id for snapshot in snapshots]
+            for node_id, snapshot in zip(changed, snapshots, strict=True):
+                if not snapshot.problems or not snapshot.errors or node_id not in self._snapshots:
+                    self._snapshots[node_id] = snapshot
+        self._tell(changed)
 
     def remove(self, *node_ids: str) -> None:
         """Forgets nodes. Their streams stay as they are, new ones are refused."""
@@ -87,5 +87,5 @@ def resource_name(node_id: str) -> str:
 
 def without_owner(node_id: str) -> str:
     """The same for every id that a node may have: `mesh/M/...` of `mesh/M@OWNER/...`."""
-    with_owner = _WITH_OWNER.fullmatch(node_id)
+    with_owner = _WITH_OWNER.fullmatch(node_id) if "@" in node_id else None
     return f"mesh/{with_owner[1]}/{with_owner[3]}" if with_owner else node_id

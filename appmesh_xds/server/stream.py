@@ -10,9 +10,10 @@ transport can take a response. So a newer snapshot overtakes an older one by its
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from ..resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPE_URLS, Resource
+from ..resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPE_NAMES, TYPE_URLS, Resource
 from . import wire
 from .limits import Limits, TokenBucket
 from .messages import (
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 GATE_TIMEOUT: Final = 30.0
 #: Types whose whole set a client may ask for by naming nothing.
 WILDCARD_TYPES: Final = (CLUSTER, LISTENER)
+_BY_NAME: Final = attrgetter("name")
+#: Where a snapshot holds the resources of a type.
+_ATTRIBUTES: Final = {url: name for name, url in TYPE_NAMES.items()}
 #: How many strange types are remembered, and so reported, per stream.
 _STRANGE_TYPES: Final = 8
 #: As much of a NACK as is searched for names of resources, in characters.
@@ -150,11 +154,14 @@ class Stream(Generic[S, R]):
         state = self._types.get(request.type_url)
         if state is None:
             return events + self._unknown_type(request.type_url)
-        if self._changes_nothing_due(state, request):
+        ack = self._plain_ack(state, request)
+        if ack is not None:
+            # The usual case: what there is to send of this type is what it was before.
             self._idle, state.settled = False, None
+            events.append(ack)
         else:
             self._touch(state)
-        events += self._receive(state, request)
+            events += self._receive(state, request)
         if not self._unanswered(self._types[CLUSTER]):
             self._gate_deadline = None
             self._gate_timed_out = False
@@ -166,10 +173,10 @@ class Stream(Generic[S, R]):
         if self._target is None:
             self._target = {}
         for url, state in self._types.items():
-            resources = snapshot.resources(url)
-            if before is not None and _equal(resources, before.resources(url)):
+            resources = getattr(snapshot, _ATTRIBUTES[url])
+            if before is not None and _equal(resources, getattr(before, _ATTRIBUTES[url])):
                 continue
-            self._target[url] = {resource.name: resource for resource in resources}
+            self._target[url] = {resource.name: resource for resource in sorted(resources, key=_BY_NAME)}
             if before is not None:
                 self._changed(state)
             self._touch(state)
@@ -191,8 +198,10 @@ class Stream(Generic[S, R]):
     @property
     def deadline(self) -> float | None:
         """When `advance` must be called at the latest; None when time changes nothing."""
-        waiting = (self._gate_deadline, self._grace if self._resumed else None)
-        return min((at for at in waiting if at is not None), default=None)
+        grace = self._grace if self._resumed else None
+        if self._gate_deadline is None or grace is None:
+            return self._gate_deadline if grace is None else grace
+        return min(self._gate_deadline, grace)
 
     def memory(self) -> Memory:
         """What to give to the next stream of this node, when this one has ended.
@@ -245,22 +254,26 @@ class Stream(Generic[S, R]):
 
     def _first_due(self) -> Response | None:
         """The types are asked in the order in which they may be sent."""
+        types = self._types
         for url in (CLUSTER, ENDPOINTS, SECRET):
-            if response := self._try(url, False):
+            if not (state := types[url]).nothing and (response := self._try(state, False)):
                 return response
         if not self._gate_is_open():
             return None
-        if response := self._try(LISTENER, not self._gate_timed_out) or self._try(ROUTES, False):
+        state = types[LISTENER]
+        if self._gate_timed_out:
+            if not state.nothing and (response := self._try(state, False)):
+                return response
+        elif not state.nothing_removing and (response := self._try(state, True)):
             return response
-        if self._types[CLUSTER].nothing_removing or not self._may_remove():
+        if not (state := types[ROUTES]).nothing and (response := self._try(state, False)):
+            return response
+        if (state := types[CLUSTER]).nothing_removing or not self._may_remove():
             return None
-        return self._try(CLUSTER, True)
+        return self._try(state, True)
 
-    def _try(self, type_url: str, removing: bool) -> Response | None:
+    def _try(self, state: S, removing: bool) -> Response | None:
         """The next response of a type; with `removing` it may take away what the snapshot lost."""
-        state = self._types[type_url]
-        if state.nothing_removing if removing else state.nothing:
-            return None
         response = self._next(state, removing)
         if response is not None:
             self._touch(state)
@@ -341,9 +354,9 @@ class Stream(Generic[S, R]):
         """`Memory.clusters`"""
         return self._remembered.clusters
 
-    def _changes_nothing_due(self, state: S, request: R) -> bool:
-        """Whether a request is an ACK and no more, after which there is no more to send of its type than
-        before."""
+    def _plain_ack(self, state: S, request: R) -> Event | None:
+        """Takes a request that is an ACK and no more, after which there is as much to send of its type as
+        before. None for any other, with which nothing was done."""
         raise NotImplementedError
 
     def _sends_all(self, state: S) -> bool:
@@ -359,20 +372,22 @@ class Stream(Generic[S, R]):
     # --- for the variants ---------------------------------------------------------------------------------
 
     def _goal(self, type_url: str) -> dict[str, Resource]:
+        """The resources of a type in the snapshot, by name, in name order. Not to be changed."""
         return {} if self._target is None else self._target[type_url]
 
     def _wanted(self, state: S) -> dict[str, Resource]:
-        """What the client should have of a type in the end, of what it asked for; by name, in name order."""
+        """What the client should have of a type in the end, of what it asked for; by name, in name order.
+        Not to be changed."""
         goal = self._goal(state.type_url)
         if state.wildcard:
-            wanted = dict(goal)
+            wanted = goal
         else:
-            wanted = {name: goal[name] for name in state.names if name in goal}
-        if state.type_url in (ENDPOINTS, ROUTES):
-            for name in state.names - wanted.keys():
-                if stand_in := self._stand_in(state, name):
-                    wanted[name] = stand_in
-        return dict(sorted(wanted.items()))
+            wanted = {name: goal[name] for name in sorted(state.names) if name in goal}
+        if state.type_url not in (ENDPOINTS, ROUTES) or wanted.keys() >= state.names:
+            return wanted
+        stand_ins = {name: self._stand_in(state, name) for name in state.names - wanted.keys()}
+        found = wanted | {name: one for name, one in stand_ins.items() if one is not None}
+        return dict(sorted(found.items()))
 
     def _stand_in(self, state: S, name: str) -> Resource | None:
         """The answer to a name that the snapshot does not hold: without one, Envoy waits for 15 seconds.
@@ -463,8 +478,9 @@ def _equal(some: tuple[Resource, ...], others: tuple[Resource, ...]) -> bool:
     the same object."""
     return some is others or (
         len(some) == len(others)
-        and all(
-            a is b or (a.version == b.version and a.name == b.name) for a, b in zip(some, others, strict=True)
+        and (
+            all(map(is_, some, others))
+            or all(a.version == b.version and a.name == b.name for a, b in zip(some, others, strict=True))
         )
     )
 
