@@ -171,9 +171,10 @@ class Server:
         self._draining = True
         self._health.stop()
         streams = list(self._streams)
-        for stream in streams:
+        for number, stream in enumerate(streams):
+            if number:
+                await asyncio.sleep(self.settings.drain / len(streams))
             stream.finish(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-            await asyncio.sleep(self.settings.drain / len(streams))
         await self._grpc.stop(1)
         self._closed.set()
 
