@@ -245,6 +245,8 @@ def test_a_connection_pool_overflows(run_envoy: RunEnvoy, http_app: HttpApp) -> 
             egress_port=free_port(),
         )
     )
+    # The connection is there before the crowd: a request that waits for one to be made is pending too.
+    assert get(port).status == 200
     statuses: list[int] = []
 
     def slow() -> None:
