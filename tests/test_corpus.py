@@ -23,6 +23,7 @@ from appmesh_xds.mesh import Mesh
 from appmesh_xds.options import Options
 from appmesh_xds.snapshot import translate
 from appmesh_xds.spec.convert import convert
+from appmesh_xds.translator import Translator
 
 CORPUS = Path(os.environ.get("APPMESH_XDS_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 MESHES = sorted((CORPUS / "meshes").glob("*.json"))
@@ -85,3 +86,14 @@ def test_envoy_accepts_every_proxy(manifest: Path, options: Options, oracle: Ora
             assert verdict, f"{state}: {proxy}: {verdict}"
             judged += 1
     assert judged
+
+
+@pytest.mark.parametrize("manifest", MESHES, ids=lambda path: path.stem)
+def test_a_translator_says_the_same(manifest: Path) -> None:
+    """Through every step that the mesh took, whatever it remembers of the steps before."""
+    translator, followed = Translator(), 0
+    for state, mesh in _states(manifest):
+        found = {snapshot.proxy: snapshot for snapshot in translator.translate_all(mesh)}
+        assert found == {proxy: translate(mesh, proxy) for proxy in mesh.proxies()}, state
+        followed += 1
+    assert followed
