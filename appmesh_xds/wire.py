@@ -6,6 +6,7 @@ So a route configuration is its name followed by virtual hosts that were seriali
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 
@@ -36,28 +37,37 @@ def field(number: int, payload: bytes) -> bytes:
     return varints[number << 3 | 2] + varints[len(payload)] + payload
 
 
+def fields(message: bytes) -> Iterator[tuple[int, int, int | None, int]]:
+    """(number, start, start of the payload, end) of each field; only one with a length has a payload.
+
+    Raises ValueError for what is not a message.
+    """
+    at = 0
+    while at < len(message):
+        start, payload = at, None
+        tag, at = _read_varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _read_varint(message, at)
+        elif kind == 2:
+            length, payload = _read_varint(message, at)
+            at = payload + length
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"a field of wire type {kind}")
+        yield tag >> 3, start, payload, at
+
+
 def split(message: bytes, number: int) -> tuple[bytes, bytes]:
     """A serialised message cut where field `number` stands, or would stand: fields below it, fields above.
 
     The message must have its fields in order, as protobuf's own serialisers write them, and not that one.
     Raises ValueError for what is not a message.
     """
-    at = 0
-    while at < len(message):
-        start = at
-        tag, at = _read_varint(message, at)
-        if tag >> 3 > number:
+    for found, start, _, _ in fields(message):
+        if found > number:
             return message[:start], message[start:]
-        kind = tag & 7
-        if kind == 0:
-            _, at = _read_varint(message, at)
-        elif kind == 2:
-            length, at = _read_varint(message, at)
-            at += length
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"a field of wire type {kind}")
     return message, b""
 
 

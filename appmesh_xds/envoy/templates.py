@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .. import proto
-from ..wire import split, varints
+from ..wire import fields, split, varints
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -131,7 +131,7 @@ class _Writer:
         """Pieces of a message (bytes, or expressions of bytes) and the expression of its length."""
         pieces: list[str | bytes] = []
         fixed, varying = 0, []
-        for number, start, payload, end in _fields(data):
+        for number, start, payload, end in fields(data):
             if payload is None or not self.marks.search(data, payload, end):
                 pieces.append(data[start:end])
                 fixed += end - start
@@ -177,34 +177,6 @@ class _Writer:
                 self.constants.append(b"".join(piece for piece in group if isinstance(piece, bytes)))
             else:
                 yield from (f"{piece}," for piece in group if isinstance(piece, str))
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int, int | None, int]]:
-    """(number, start, start of the payload, end) of each field; only fields with a length have a payload."""
-    at = 0
-    while at < len(data):
-        start = at
-        tag, at = _varint_at(data, at)
-        kind, payload = tag & 7, None
-        if kind == 0:
-            _, at = _varint_at(data, at)
-        elif kind == 2:
-            length, payload = _varint_at(data, at)
-            at = payload + length
-        else:
-            at += 8 if kind == 1 else 4
-        yield tag >> 3, start, payload, at
-
-
-def _varint_at(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
 
 
 def _kind_within(descriptor: Any, number: int, data: bytes) -> Any:
