@@ -51,7 +51,7 @@ class Running:
         self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
         try:
             async with serve(self.source, listen=self.listen, **self.options) as server:
-                self.port = server.port
+                self.server, self.port = server, server.port
                 self._started.set()
                 await self._stop.wait()
         finally:
