@@ -14,9 +14,11 @@ from __future__ import annotations
 import gc
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
 
 from .envoy.shared import Weakly
 from .errors import UsageError
@@ -300,7 +302,10 @@ class Translator:
             # The old one stays: whoever compares by identity sees that nothing happened.
             state.snapshots[proxy] = before
             return None
-        return Change(proxy, after, differences(before, after))
+        found = differences(before, after)
+        if before is not None:
+            after = state.snapshots[proxy] = _sharing(before, after, found)
+        return Change(proxy, after, found)
 
     def _assemble(self, state: _State, proxy: str) -> Snapshot:
         keeper = _Keeper(self._memo, state.reach)
@@ -323,6 +328,19 @@ def differences(before: Snapshot | None, after: Snapshot | None) -> dict[TypeNam
         if any(difference):
             found[name] = difference
     return found
+
+
+def _sharing(before: Snapshot, after: Snapshot, changed: Collection[str]) -> Snapshot:
+    """`after` with the very tuples of `before` for types that did not change: many hold on to both, and see
+    at a glance what is the same."""
+    same = {
+        name: old
+        for name in TYPE_NAMES
+        if name not in changed
+        and (old := getattr(before, name)) is not (new := getattr(after, name))
+        and [one.origin for one in old] == [one.origin for one in new]
+    }
+    return msgspec.structs.replace(after, **same) if same else after
 
 
 def _difference(old: Iterable[Resource], new: Iterable[Resource]) -> Difference:

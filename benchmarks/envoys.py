@@ -126,26 +126,27 @@ class Sotw(Stream):
 
     def begin(self) -> None:
         self._names: dict[str, bytes] = {}
-        self._ask(CLUSTER, b"")
+        self._ask(CLUSTER, node=field(2, field(1, self.node.encode())))
 
-    def _ask(self, type_url: str, rest: bytes) -> None:
-        node = field(2, field(1, self.node.encode())) if type_url == CLUSTER and not rest else b""
-        self.send(node + field(4, type_url.encode()) + rest + self._names.get(type_url, b""))
+    def _ask(self, type_url: str, version: str = "", nonce: str = "", node: bytes = b"") -> None:
+        """Fields in the order of their numbers, as every protobuf library writes them."""
+        first = field(1, version.encode()) if version else b""
+        last = field(5, nonce.encode()) if nonce else b""
+        self.send(first + node + self._names.get(type_url, b"") + field(4, type_url.encode()) + last)
 
     def respond(self, message: bytes) -> None:
         response = proto.DiscoveryResponse.FromString(message)
         url = response.type_url
         self.fleet.responses += 1
         self.fleet.resources += len(response.resources)
-        answer = field(1, response.version_info.encode()) + field(5, response.nonce.encode())
-        self._ask(url, answer)
+        self._ask(url, response.version_info, response.nonce)
         if url == CLUSTER and ENDPOINTS not in self._names:
             self._names[ENDPOINTS] = _encoded(_endpoint_names(one.value for one in response.resources))
-            self._ask(ENDPOINTS, b"")
-            self._ask(LISTENER, b"")
+            self._ask(ENDPOINTS)
+            self._ask(LISTENER)
         elif url == LISTENER and ROUTES not in self._names:
             self._names[ROUTES] = _encoded(_route_names(one.value for one in response.resources))
-            self._ask(ROUTES, b"")
+            self._ask(ROUTES)
 
 
 class Delta(Stream):
@@ -195,9 +196,10 @@ class Silent(Stream):
     def respond(self, message: bytes) -> None:
         response = proto.DiscoveryResponse.FromString(message)
         self.fleet.responses += 1
-        names = [field(3, f"{self.node}_{number:02}_http_route".encode()) for number in range(2)]
-        answer = field(1, response.version_info.encode()) + field(5, response.nonce.encode())
-        self.send(field(4, response.type_url.encode()) + answer + b"".join(names))
+        # As large as the names of two route configurations.
+        names = _encoded(("rds_ingress_http_8080", "rds_egress_http_80"))
+        first, last = field(1, response.version_info.encode()), field(5, response.nonce.encode())
+        self.send(first + names + field(4, response.type_url.encode()) + last)
 
 
 def _encoded(names: Any) -> bytes:

@@ -69,13 +69,8 @@ class Delta(Stream[_Type, DeltaRequest]):
         if refusal := self._too_many(state, max(count, len(request.versions))):
             return refusal
         events: list[Event] = []
-        sent = state.unanswered.pop(request.nonce, None)
-        if sent is not None:
-            if request.error is None:
-                self._taken(state, sent.names)
-            else:
-                self._refused(state, sent)
-            events.append(self._answered(state, request, sent.names))
+        if request.nonce in state.unanswered:
+            events.append(self._verdict(state, request))
         first, state.asked = not state.asked, True
         if first:
             state.wildcard = state.type_url in WILDCARD_TYPES and not request.subscribe
@@ -86,14 +81,17 @@ class Delta(Stream[_Type, DeltaRequest]):
         self._unsubscribe(state, request)
         return events
 
-    def _plain_ack(self, state: _Type, request: DeltaRequest) -> Event | None:
-        if request.error is not None or request.subscribe or request.unsubscribe:
-            return None
-        if len(state.unanswered) >= _UNANSWERED or request.nonce not in state.unanswered:
-            return None
+    def _verdict(self, state: _Type, request: DeltaRequest) -> Event:
+        if request.error is None:
+            return self._take_ack(state, request.nonce)
         sent = state.unanswered.pop(request.nonce)
+        self._refused(state, sent)
+        return self._answered(state, request.nonce, request.error, sent.names)
+
+    def _take_ack(self, state: _Type, nonce: str) -> Event:
+        sent = state.unanswered.pop(nonce)
         self._taken(state, sent.names)
-        return self._answered(state, request, sent.names)
+        return self._answered(state, nonce, None, sent.names)
 
     def _sends_all(self, state: _Type) -> bool:
         return not state.suspect
@@ -179,6 +177,11 @@ class Delta(Stream[_Type, DeltaRequest]):
         for name in removed:
             state.known[name] = sent[name] = _ABSENT
         state.unanswered[nonce] = _Sent(state.generation, sent)
+        if len(state.unanswered) == 1:
+            # Of several, one that is answered makes room for more to be sent, or comes out of its order.
+            self._expect(state, nonce, wire.delta_ack(state.type_url, nonce))
+        else:
+            self._expect_no_more(state)
         state.pending = False
         return Response(
             type_url=state.type_url,

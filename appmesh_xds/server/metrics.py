@@ -13,17 +13,19 @@ one, so it cannot make series.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from .. import __version__
 from ..errors import Problem
-from ..resource import TYPE_NAMES
 from .logs import SHORT
 from .messages import (
     Ack,
@@ -65,9 +67,6 @@ class Metrics:
 
         self._started = counter("streams_started", "Streams that named a node of the mesh.")
         self._ended = counter("streams_ended", "Streams that ended, by the gRPC status given.", "status")
-        pushes = counter("pushes", "Responses sent.", "type")
-        pushed_bytes = counter("pushed_bytes", "Bytes of responses sent, before gRPC's framing.", "type")
-        acks = histogram("ack_seconds", "From a response to the client's ACK.", _ACK_BUCKETS, "type")
         nacks = counter("nacks", "Responses that clients refused.", "type")
         self._gate = counter("gate_timeouts", "Clients that did not acknowledge their clusters in time.")
         self._secrets = counter("unknown_secrets", "Secrets that clients wait for and there are not.")
@@ -92,11 +91,9 @@ class Metrics:
             self._loads.labels(result)
         for severity in ("error", "warning"):
             self._problems.labels(severity)
-        # Looked up once: these are touched with every push and every ACK.
-        self._pushes = {url: pushes.labels(name) for name, url in TYPE_NAMES.items()}
-        self._bytes = {url: pushed_bytes.labels(name) for name, url in TYPE_NAMES.items()}
-        self._acks = {url: acks.labels(name) for name, url in TYPE_NAMES.items()}
-        self._nacks = {url: nacks.labels(name) for name, url in TYPE_NAMES.items()}
+        self._traffic = {url: _Traffic() for url in SHORT}
+        self._nacks = {url: nacks.labels(name) for url, name in SHORT.items()}
+        self.registry.register(_Pushes(self._traffic))
         ProcessCollector(registry=self.registry)
 
     # --- what happens -------------------------------------------------------------------------------------
@@ -106,11 +103,14 @@ class Metrics:
         kind = type(event)
         if kind is Response:
             assert isinstance(event, Response)
-            self._pushes[event.type_url].inc()
-            self._bytes[event.type_url].inc(len(event.data))
+            traffic = self._traffic[event.type_url]
+            traffic.pushes += 1
+            traffic.bytes += len(event.data)
         elif kind is Ack:
             assert isinstance(event, Ack)
-            self._acks[event.type_url].observe(event.after)
+            traffic = self._traffic[event.type_url]
+            traffic.acks[bisect_left(_ACK_BUCKETS, event.after)] += 1
+            traffic.seconds += event.after
         else:
             self._observe_rarely(event)
 
@@ -166,6 +166,38 @@ class Metrics:
     def exposition(self) -> bytes:
         """All of it, as `CONTENT_TYPE`."""
         return generate_latest(self.registry)
+
+
+class _Traffic:
+    """What is counted with every push and every ACK of a type: plain numbers, because that is often."""
+
+    __slots__ = ("acks", "bytes", "pushes", "seconds")
+
+    def __init__(self) -> None:
+        self.pushes = self.bytes = 0
+        #: By bucket, the last without a bound.
+        self.acks = [0] * (len(_ACK_BUCKETS) + 1)
+        self.seconds = 0.0
+
+
+class _Pushes(Collector):
+    """Traffic as Prometheus has it."""
+
+    def __init__(self, traffic: Mapping[str, _Traffic]) -> None:
+        self._traffic = {SHORT[url]: one for url, one in traffic.items()}
+
+    def collect(self) -> Iterator[Any]:
+        pushes = CounterMetricFamily("appmesh_xds_pushes", "Responses sent.", labels=("type",))
+        text = "Bytes of responses sent, before gRPC's framing."
+        sizes = CounterMetricFamily("appmesh_xds_pushed_bytes", text, labels=("type",))
+        text = "From a response to the client's ACK."
+        acks = HistogramMetricFamily("appmesh_xds_ack_seconds", text, labels=("type",))
+        bounds = [*map(floatToGoString, _ACK_BUCKETS), "+Inf"]
+        for name, one in self._traffic.items():
+            pushes.add_metric((name,), one.pushes)
+            sizes.add_metric((name,), one.bytes)
+            acks.add_metric((name,), list(zip(bounds, accumulate(one.acks), strict=True)), one.seconds)
+        yield from (pushes, sizes, acks)
 
 
 class _Streams(Collector):

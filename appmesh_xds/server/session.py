@@ -177,6 +177,10 @@ class Session:
             data = await self._context.read()
 
     def _receive(self, data: bytes) -> None:
+        if self.machine is not None and (ack := self.machine.acknowledge(data, self.now())) is not None:
+            self._tell(ack)
+            self._pump()
+            return
         try:
             request: Any = wire.delta_request(data) if self._kind is Delta else wire.request(data)
         except ValueError as error:

@@ -18,10 +18,12 @@ _EVERYTHING: Final = "*"
 
 
 class _Type(State):
-    __slots__ = ("doubt", "had", "kept", "named", "nonce", "refused", "sent", "unanswered")
+    __slots__ = ("doubt", "encoded", "had", "kept", "named", "nonce", "refused", "sent", "unanswered")
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
+        #: The names of the last request, as they came.
+        self.encoded = b""
         #: Whether names were ever given: then an empty list means none, not all.
         self.named = False
         #: Of the last response; only a request that carries it counts.
@@ -79,25 +81,24 @@ class Sotw(Stream[_Type, Request]):
             state.doubt = self._remembered.doubts.get(state.type_url, {}).get("")
         events = [self._verdict(state, request)] if request.nonce and state.unanswered else []
         self._subscribe(state, names)
+        state.encoded = wire.encoded_names(request.names)
         return events
-
-    def _plain_ack(self, state: _Type, request: Request) -> Event | None:
-        if not state.unanswered or request.error is not None or request.nonce != state.nonce:
-            return None
-        return self._verdict(state, request) if set(request.names) == state.names else None
 
     def _sends_all(self, state: _Type) -> bool:
         return True
 
     def _verdict(self, state: _Type, request: Request) -> Event:
+        if request.error is None:
+            return self._take_ack(state, request.nonce)
+        state.unanswered, state.refused = False, True
+        state.last.clear()
+        return self._answered(state, request.nonce, request.error, state.sent or {})
+
+    def _take_ack(self, state: _Type, nonce: str) -> Event:
         sent = state.sent or {}
-        state.unanswered = False
-        state.refused = request.error is not None
-        if state.refused:
-            state.last.clear()
-        else:
-            state.kept, state.doubt = sent, None
-        return self._answered(state, request, sent)
+        state.unanswered = state.refused = False
+        state.kept, state.doubt = sent, None
+        return self._answered(state, nonce, None, sent)
 
     def _subscribe(self, state: _Type, names: set[str]) -> None:
         everything = _EVERYTHING in names
@@ -123,7 +124,10 @@ class Sotw(Stream[_Type, Request]):
         self._note_sent(state, content.values())
         state.sent, state.nonce, state.unanswered, state.refused = content, nonce, True, False
         state.doubt = version
-        state.out.clear()  # earlier ones will not be answered in a way that counts
+        # Earlier ones will not be answered in a way that counts.
+        state.out.clear()
+        self._expect_no_more(state)
+        self._expect(state, nonce, wire.ack(state.type_url, version, nonce, state.encoded))
         return Response(
             type_url=state.type_url,
             nonce=nonce,

@@ -57,6 +57,7 @@ class State:
 
     __slots__ = (
         "asked",
+        "awaited",
         "known",
         "last",
         "nack",
@@ -93,6 +94,8 @@ class State:
         self.nothing = False
         self.nothing_removing = False
         self.settled: bool | None = None
+        #: The bytes of ACKs that may come next, which are keys of `Stream._acks`.
+        self.awaited: list[bytes] = []
 
 
 S = TypeVar("S", bound=State)
@@ -120,6 +123,8 @@ class Stream(Generic[S, R]):
         self._snapshot: Snapshot | None = None
         self._target: dict[str, dict[str, Resource]] | None = None
         self._nonces = 0
+        #: ACKs as they will come in the usual case, byte for byte: type and nonce.
+        self._acks: dict[bytes, tuple[S, str]] = {}
         #: The time of the call in progress.
         self._now = 0.0
         self._idle = False
@@ -136,6 +141,36 @@ class Stream(Generic[S, R]):
         self._grace: float | None = None
 
     # --- input --------------------------------------------------------------------------------------------
+
+    def acknowledge(self, data: bytes, now: float) -> Event | None:
+        """Takes a message, as it came, that is an ACK and no more. None for others: parse them and `receive`.
+
+        Most of what a server reads is such, and to parse it costs more than all that follows.
+        """
+        found = self._acks.get(data)
+        if found is None or self.refused:
+            return None
+        self._now = now
+        state, nonce = found
+        self._expect_no_more(state)
+        return self._acked(state, nonce)
+
+    def _acked(self, state: S, nonce: str) -> Event:
+        # What there is to send of this type is what it was before.
+        self._idle, state.settled = False, None
+        event = self._take_ack(state, nonce)
+        if self._gate_deadline is not None and not self._unanswered(self._types[CLUSTER]):
+            self._gate_deadline, self._gate_timed_out = None, False
+        return event
+
+    def _expect(self, state: S, nonce: str, data: bytes) -> None:
+        state.awaited.append(data)
+        self._acks[data] = (state, nonce)
+
+    def _expect_no_more(self, state: S) -> None:
+        for data in state.awaited:
+            del self._acks[data]
+        state.awaited.clear()
 
     def receive(self, request: R, now: float) -> list[Event]:
         """One message of the client."""
@@ -154,14 +189,9 @@ class Stream(Generic[S, R]):
         state = self._types.get(request.type_url)
         if state is None:
             return events + self._unknown_type(request.type_url)
-        ack = self._plain_ack(state, request)
-        if ack is not None:
-            # The usual case: what there is to send of this type is what it was before.
-            self._idle, state.settled = False, None
-            events.append(ack)
-        else:
-            self._touch(state)
-            events += self._receive(state, request)
+        self._expect_no_more(state)
+        self._touch(state)
+        events += self._receive(state, request)
         if not self._unanswered(self._types[CLUSTER]):
             self._gate_deadline = None
             self._gate_timed_out = False
@@ -354,9 +384,8 @@ class Stream(Generic[S, R]):
         """`Memory.clusters`"""
         return self._remembered.clusters
 
-    def _plain_ack(self, state: S, request: R) -> Event | None:
-        """Takes a request that is an ACK and no more, after which there is as much to send of its type as
-        before. None for any other, with which nothing was done."""
+    def _take_ack(self, state: S, nonce: str) -> Event:
+        """Takes the ACK of a response, without any other wish."""
         raise NotImplementedError
 
     def _sends_all(self, state: S) -> bool:
@@ -422,22 +451,20 @@ class Stream(Generic[S, R]):
         sent on this stream, or Envoy holds back its request for clusters, as it does while one warms."""
         return not self._types[CLUSTER].asked or cluster in self._sent_names
 
-    def _answered(self, state: S, request: R, names: Iterable[str]) -> Event:
+    def _answered(self, state: S, nonce: str, error: str | None, names: Iterable[str]) -> Event:
         """The event of an ACK or NACK of a response that held `names`."""
-        version, sent_at = state.out.pop(request.nonce, ("", self._now))
-        if request.error is None:
+        version, sent_at = state.out.pop(nonce, ("", self._now))
+        if error is None:
             state.took = (version, self._now)
-            return Ack(
-                type_url=state.type_url, nonce=request.nonce, version=version, after=self._now - sent_at
-            )
-        named = tuple(sorted(_named(names, request.error[:_SEARCHED])))
+            return Ack(type_url=state.type_url, nonce=nonce, version=version, after=self._now - sent_at)
+        named = tuple(sorted(_named(names, error[:_SEARCHED])))
         goal = self._goal(state.type_url)
         origins = (goal[name].origin[:1] for name in named if name in goal)
         nack = Nack(
             type_url=state.type_url,
-            nonce=request.nonce,
+            nonce=nonce,
             version=version,
-            text=redact(request.error),
+            text=redact(error),
             resources=named,
             origins=tuple(dict.fromkeys(place for origin in origins for place in origin)),
         )

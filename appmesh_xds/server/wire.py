@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Field numbers of DiscoveryResponse and DeltaDiscoveryResponse; the first six are the same in both.
 _VERSION, _RESOURCES, _TYPE_URL, _NONCE, _REMOVED = 1, 2, 4, 5, 6
+#: Of DiscoveryRequest, which has the rest in common with the response; and of DeltaDiscoveryRequest.
+_REQUEST_NAMES = 3
+_DELTA_REQUEST_TYPE_URL, _DELTA_REQUEST_NONCE = 2, 6
 #: Of Any.
 _ANY_TYPE_URL, _ANY_VALUE = 1, 2
 #: Of Resource, in which a delta response wraps each resource.
@@ -76,6 +79,29 @@ def delta_response(
             *(field(_REMOVED, name.encode()) for name in removed),
         )
     )
+
+
+def ack(type_url: str, version: str, nonce: str, names: bytes) -> bytes:
+    """A DiscoveryRequest that acknowledges a response and asks for the same as before: `names` is that,
+    encoded by `encoded_names`. Protobuf's serialisers write just these bytes, when the node is left out."""
+    return b"".join(
+        (
+            field(_VERSION, version.encode()),
+            names,
+            _TYPE_OF_RESPONSE[type_url],
+            field(_NONCE, nonce.encode()),
+        )
+    )
+
+
+def encoded_names(names: Iterable[str]) -> bytes:
+    """`resource_names` of a DiscoveryRequest."""
+    return b"".join([field(_REQUEST_NAMES, name.encode()) for name in names])
+
+
+def delta_ack(type_url: str, nonce: str) -> bytes:
+    """A DeltaDiscoveryRequest that acknowledges a response and no more; see `ack`."""
+    return field(_DELTA_REQUEST_TYPE_URL, type_url.encode()) + field(_DELTA_REQUEST_NONCE, nonce.encode())
 
 
 def _any(resource: Resource) -> bytes:
