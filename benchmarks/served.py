@@ -196,7 +196,7 @@ class Ours:
         nodes = range(self._nodes)
         if what == "node":
             size = (self._nodes, self._backends)
-            self._changes = [synthetic.changed_node(8 % self._nodes, *size, pool=200 + self._steps)]
+            self._changes = [synthetic.changed_node(8 % self._nodes, *size, number=200 + self._steps)]
         elif what == "route":
             self._changes = [synthetic.changed_route(8 % self._nodes, self._nodes, self._steps)]
         elif what == "routes":
