@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from traces import snapshot
@@ -20,6 +22,7 @@ from appmesh_xds.server.protocol import (
     Nack,
     Refused,
     Request,
+    Response,
     Sotw,
     Standing,
     UnknownType,
@@ -268,3 +271,104 @@ def test_deadlines() -> None:
     stream.receive(Request(type_url=CLUSTER, nonce=response.nonce), 8)
     assert stream.deadline is None
     assert stream.advance(100) == []
+
+
+# --- ACKs as they come --------------------------------------------------------------------------------------
+
+
+def _sotw_ack(response: Response, *names: str, **more: object) -> bytes:
+    fields = {
+        "type_url": response.type_url,
+        "version_info": response.version,
+        "response_nonce": response.nonce,
+    }
+    return proto.DiscoveryRequest(resource_names=names, **{**fields, **more}).SerializeToString()
+
+
+def _sent(stream: Sotw | Delta) -> Response:
+    response = stream.respond(0)
+    assert response is not None
+    return response
+
+
+def _asking_for_endpoints() -> tuple[Sotw, Response]:
+    stream = Sotw()
+    stream.receive(Request(type_url=ENDPOINTS, names=("b", "a"), node_id=NODE), 0)
+    stream.update(snapshot(eds="a1,b1"), 0)
+    return stream, _sent(stream)
+
+
+def test_an_ack_is_known_by_its_bytes() -> None:
+    stream, response = _asking_for_endpoints()
+    data = _sotw_ack(response, "b", "a")
+    expected = Ack(type_url=ENDPOINTS, nonce=response.nonce, version=response.version, after=0.5)
+    assert stream.acknowledge(data, 0.5) == expected
+    assert stream.acknowledge(data, 0.6) is None, "one response has one answer"
+    assert stream.respond(1) is None
+    stream.update(snapshot(eds="a1,b2"), 1)
+    assert list(_sent(stream).names) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda response: _sotw_ack(response, "a", "b"),
+        lambda response: _sotw_ack(response, "b", "a", "c"),
+        lambda response: _sotw_ack(response, "b", "a", response_nonce="9"),
+        lambda response: _sotw_ack(response, "b", "a", version_info="old"),
+        lambda response: _sotw_ack(response, "b", "a", error_detail={"message": "no"}),
+        lambda response: _sotw_ack(response, "b", "a", node={"id": NODE}),
+        lambda response: b"",
+    ],
+    ids=["another order", "one more", "nonce", "version", "refusal", "with its node", "nothing"],
+)
+def test_what_is_not_just_an_ack_is_parsed(change: Callable[[Response], bytes]) -> None:
+    stream, response = _asking_for_endpoints()
+    assert stream.acknowledge(change(response), 0) is None
+    assert stream.memory().doubts, "it was taken for an answer"
+
+
+def test_an_ack_after_another_wish_is_parsed() -> None:
+    stream, response = _asking_for_endpoints()
+    wish = Request(type_url=ENDPOINTS, names=("b",), version="", nonce=response.nonce)
+    stream.receive(wish, 0)
+    assert stream.acknowledge(_sotw_ack(response, "b", "a"), 0) is None
+
+
+def test_an_ack_of_what_was_overtaken_is_parsed() -> None:
+    stream, first = _asking_for_endpoints()
+    stream.update(snapshot(eds="a2,b2"), 0)
+    second = _sent(stream)
+    assert stream.acknowledge(_sotw_ack(first, "b", "a"), 0) is None
+    assert stream.acknowledge(_sotw_ack(second, "b", "a"), 0) is not None
+
+
+def test_an_ack_of_delta_is_known_by_its_bytes() -> None:
+    stream = Delta()
+    stream.receive(DeltaRequest(type_url=CLUSTER, node_id=NODE), 0)
+    stream.update(snapshot(cds="a1"), 0)
+
+    def ack(response: Response) -> bytes:
+        made = proto.DeltaDiscoveryRequest(type_url=CLUSTER, response_nonce=response.nonce)
+        return made.SerializeToString()
+
+    first = _sent(stream)
+    taken = stream.acknowledge(ack(first), 0)
+    assert taken == Ack(type_url=CLUSTER, nonce=first.nonce, version=first.version, after=0)
+    stream.update(snapshot(cds="a2"), 0)
+    second = _sent(stream)
+    stream.update(snapshot(cds="a3"), 0)
+    third = _sent(stream)
+    assert [stream.acknowledge(ack(one), 0) for one in (second, third)] == [None, None]
+    for one in (second, third):
+        (event,) = stream.receive(DeltaRequest(type_url=CLUSTER, nonce=one.nonce), 0)
+        assert isinstance(event, Ack) and event.version == one.version
+    stream.update(snapshot(cds="a4"), 0)
+    assert stream.acknowledge(ack(_sent(stream)), 0) is not None
+
+
+def test_an_ack_after_the_refusal_of_the_stream_counts_no_more() -> None:
+    stream, response = _asking_for_endpoints()
+    stream.receive(Request(type_url=CLUSTER, names=tuple(map(str, range(6000)))), 0)
+    assert stream.refused
+    assert stream.acknowledge(_sotw_ack(response, "b", "a"), 0) is None

@@ -332,6 +332,42 @@ def test_too_many_streams_of_a_node() -> None:
     _talk(Snapshots([snapshot(cds="a1")]), client, settings=Settings(streams_per_node=1, drain=0.05))
 
 
+def test_a_change_reaches_every_stream_it_concerns_and_no_other() -> None:
+    """More streams than are looked at in one go; an owner that a mesh gets is no other node."""
+    nodes = [f"virtualNode/n{number}" for number in range(3)]
+
+    def made(proxy: str, value: str, owner: str | None = None) -> am.Snapshot:
+        cluster = Resource(type_url=CLUSTER, name="a", value=value.encode(), version=value)
+        return am.Snapshot(mesh="m", mesh_owner=owner, proxy=proxy, clusters=(cluster,))
+
+    async def client(channel: Any, server: Any) -> None:
+        async def value(stream: Any) -> bytes:
+            response = proto.DiscoveryResponse.FromString(await stream.read())
+            return bytes(response.resources[0].value)
+
+        streams = {proxy: [_sotw(channel) for _ in range(50)] for proxy in nodes}
+        for proxy, some in streams.items():
+            for stream in some:
+                await stream.write(_request(node=f"mesh/m/{proxy}"))
+                assert await value(stream) == b"1"
+        changed = nodes[:2]
+        server.source.put(*(made(proxy, "2") for proxy in changed))
+        for proxy in changed:
+            assert {await value(stream) for stream in streams[proxy]} == {b"2"}
+        server.source.remove(*(f"mesh/m/{proxy}" for proxy in nodes))
+        await asyncio.sleep(0.05)
+        assert all(session.frozen for session in server.sessions())
+        server.source.put(*(made(proxy, "3", "111122223333") for proxy in nodes))
+        for proxy in nodes:
+            server.source.put(made(proxy, "4"))
+            last = [await value(stream) for stream in streams[proxy]]
+            while b"4" not in last:
+                last = [await value(stream) for stream in streams[proxy]]
+            assert set(last) <= {b"3", b"4"}
+
+    _talk(Snapshots([made(proxy, "1") for proxy in nodes]), client)
+
+
 def test_a_client_that_never_reads_gets_the_newest() -> None:
     """What lies between is never made: only what the transport holds is old."""
     big = "x" * 100_000

@@ -362,3 +362,35 @@ def test_the_benchmark_mesh(sharing: synthetic.Sharing) -> None:
     mesh = mesh.replace(synthetic.changed_route(3, 12))
     for change in translator.update(mesh):
         assert change.snapshot == am.translate(mesh, change.proxy)
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    """Servers compare by identity before they look closer, for every stream."""
+    mesh = synthetic.mesh(6, 2)
+    translator = am.Translator()
+    before = {one.proxy: one for one in translator.translate_all(mesh)}
+    changes = translator.update(mesh.replace(*(synthetic.changed_route(i, 6, 3) for i in range(6))))
+    assert len(changes) == 6
+    for change in changes:
+        old, new = before[change.proxy], change.snapshot
+        assert new is not None and set(change.differences) == {"routes"}
+        assert new.clusters is old.clusters and new.listeners is old.listeners
+        assert translator.snapshot(change.proxy) is new
+
+
+def test_a_place_in_the_specs_that_moved_is_told_anew() -> None:
+    """Nothing that Envoy sees changes when backends change places; where they come from does."""
+
+    def service(name: str) -> spec.Data:
+        provider = {"provider": {"virtualNode": {"virtualNodeName": name}}}
+        return _resource("virtualService", f"{name}.local", provider)
+
+    rest = [_node("a"), _node("b"), service("a"), service("b")]
+    mesh = am.Mesh.of(_node("front", calls=("a.local", "b.local")), *rest)
+    translator = am.Translator()
+    translator.translate_all(mesh)
+    turned = mesh.replace(_node("front", calls=("b.local", "a.local"), port=81))
+    (new,) = [one.snapshot for one in translator.update(turned) if one.proxy == "virtualNode/front"]
+    plain = am.translate(turned, "virtualNode/front")
+    assert new is not None
+    assert [one.origin for one in new.clusters] == [one.origin for one in plain.clusters]

@@ -43,8 +43,8 @@ _OPTIONS: Final = (
     # gRPC adds or takes away up to a tenth by chance.
     ("grpc.max_connection_age_ms", 30 * 60_000),
     ("grpc.max_connection_age_grace_ms", 5_000),
-    # Of the streams that come at once, as after a restart, gRPC cancels some when more than a thousand wait to
-    # be accepted. All of a fleet shall come through; how many there may be is counted below.
+    # Of streams that come at once, as after a restart, gRPC cancels some when more than a thousand wait to be
+    # accepted. All of a fleet shall come through; how many there may be is counted below.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
 )

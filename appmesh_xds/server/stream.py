@@ -159,9 +159,14 @@ class Stream(Generic[S, R]):
         # What there is to send of this type is what it was before.
         self._idle, state.settled = False, None
         event = self._take_ack(state, nonce)
-        if self._gate_deadline is not None and not self._unanswered(self._types[CLUSTER]):
-            self._gate_deadline, self._gate_timed_out = None, False
+        self._look_at_gate()
         return event
+
+    def _look_at_gate(self) -> None:
+        """The wait for an answer about clusters may be over."""
+        if not self._unanswered(self._types[CLUSTER]):
+            self._gate_deadline = None
+            self._gate_timed_out = False
 
     def _expect(self, state: S, nonce: str, data: bytes) -> None:
         state.awaited.append(data)
@@ -192,9 +197,7 @@ class Stream(Generic[S, R]):
         self._expect_no_more(state)
         self._touch(state)
         events += self._receive(state, request)
-        if not self._unanswered(self._types[CLUSTER]):
-            self._gate_deadline = None
-            self._gate_timed_out = False
+        self._look_at_gate()
         return events + self._missing_secrets()
 
     def update(self, snapshot: Snapshot, now: float) -> list[Event]:
