@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from pki import SERVER_NAME
 
 from appmesh_xds import proto
 from appmesh_xds.resource import CLUSTER
@@ -32,6 +33,8 @@ class Served:
     def __init__(self, *arguments: str | Path, log: Path, port: int = 0) -> None:
         self.port = port
         self.out = ""
+        #: Of the clients that ask.
+        self.credentials: grpc.ChannelCredentials | None = None
         self._arguments = [str(argument) for argument in arguments]
         self._log = log
         self._process: subprocess.Popen[str] | None = None
@@ -99,12 +102,19 @@ class Served:
         """All that it wrote to stderr, also before a restart."""
         return self._log.read_text() if self._log.exists() else ""
 
+    def channel(self) -> grpc.Channel:
+        address = f"127.0.0.1:{self.port}"
+        if self.credentials is None:
+            return grpc.insecure_channel(address)
+        name = ("grpc.ssl_target_name_override", SERVER_NAME)
+        return grpc.secure_channel(address, self.credentials, options=[name])
+
     def ask(self, node: str, type_url: str = CLUSTER, *names: str) -> dict[str, Any]:
         """The resources that a new client is given, by name. Raises grpc.RpcError when it is turned away."""
         request = proto.DiscoveryRequest(type_url=type_url, resource_names=names)
         request.node.id = node
         path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+        with self.channel() as channel:
             call = channel.stream_stream(path)(iter([request.SerializeToString()]), timeout=PATIENCE)
             response: Any = proto.DiscoveryResponse.FromString(next(call))
             call.cancel()

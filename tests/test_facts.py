@@ -172,3 +172,22 @@ def test_a_key_in_the_wrong_place_is_not_shown(tmp_path: Path, certificates: Cer
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert _refused(tmp_path / "gone.yaml") == [("0 $", "cannot be read: No such file or directory")]
+
+
+def test_a_pair_that_does_not_fit(tmp_path: Path, certificates: Certificates) -> None:
+    """What one sees in the middle of a rotation, too."""
+    chain, key = certificates.server.certificate, certificates.client.private_key
+    text = f"certificates: {{x: {{pem: {{certificateChain: {chain}, privateKey: {key}}}}}}}"
+    ((place, message),) = _refused(_write(tmp_path, text))
+    assert place == "1 $.certificates.x.pem"
+    assert message == "the private key does not belong to the certificate"
+
+
+def test_files_that_are_read_are_told(tmp_path: Path, certificates: Certificates) -> None:
+    pair = certificates.server
+    text = f"""
+certificates:
+  a: {{pem: {{certificateChain: {pair.certificate}, privateKey: {pair.private_key}}}}}
+  b: {{certificateChain: /certs/a.crt, privateKey: /certs/a.key}}
+"""
+    assert load_facts(_write(tmp_path, text)).materials == (str(pair.certificate), str(pair.private_key))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import UsageError
 from .outcome import command, report
 from .reading import add_reading, pairs
 from .rendering import add_options, options_of
+
+if TYPE_CHECKING:
+    from ..server.security import Security
 
 #: Where Envoys find the server unless told otherwise.
 ADDRESS: Final = "127.0.0.1:18000"
@@ -32,8 +36,60 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--drain", metavar="SECONDS", type=_seconds, default=5.0, help="spread the end of streams (5)"
     )
+    group.add_argument(
+        "--max-connection-age",
+        metavar="SECONDS",
+        type=_seconds,
+        default=1800.0,
+        help="end connections after so long, a tenth more or less (1800)",
+    )
     group.add_argument("--log-format", choices=("text", "json"), default="text", help="of stderr")
+    _add_security(parser)
     parser.set_defaults(run=run)
+
+
+def _add_security(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("security")
+    group.add_argument(
+        "--tls-certificate", metavar="FILE", help="the server's certificate chain: makes it TLS"
+    )
+    group.add_argument("--tls-key", metavar="FILE", help="its key; both are read again when they change")
+    group.add_argument("--client-ca", metavar="FILE", help="authority of clients: makes it mutual TLS")
+    group.add_argument(
+        "--trust-domain",
+        metavar="DOMAIN",
+        help="a client may ask for the proxy of its SPIFFE id: spiffe://DOMAIN/mesh/MESH/virtualNode/NAME",
+    )
+    group.add_argument(
+        "--identities", metavar="FILE", help="YAML: a URI or DNS name of a certificate to [KIND/NAME, ...]"
+    )
+    group.add_argument(
+        "--no-client-auth", action="store_true", help="TLS alone beyond loopback; private keys are withheld"
+    )
+    group.add_argument(
+        "--insecure-serve-keys", action="store_true", help="give private keys to whoever is on this machine"
+    )
+
+
+def _security(arguments: argparse.Namespace) -> Security:
+    from ..server.identity import identities
+    from ..server.security import security
+    from ..server.tls import ServerTls
+
+    certificate, key, ca = arguments.tls_certificate, arguments.tls_key, arguments.client_ca
+    if (certificate is None) != (key is None):
+        raise UsageError("--tls-certificate and --tls-key go together")
+    if certificate is None and (ca is not None or arguments.no_client_auth):
+        flag = "--no-client-auth" if ca is None else "--client-ca"
+        raise UsageError(f"{flag} needs --tls-certificate and --tls-key")
+    tls = certificate and ServerTls(certificate=certificate, private_key=key, client_ca=ca)
+    return security(
+        arguments.listen,
+        tls,
+        identities(arguments.trust_domain, arguments.identities),
+        client_auth=not arguments.no_client_auth,
+        insecure_keys=arguments.insecure_serve_keys,
+    )
 
 
 def _seconds(text: str) -> float:
@@ -66,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     files = Files(reader, mesh=arguments.mesh, facts=arguments.facts)
     state = None if arguments.state is None else State(arguments.state)
-    daemon = Daemon(files, Meshes(options_of(arguments)), state)
+    daemon = Daemon(files, Meshes(options_of(arguments)), _security(arguments), state)
     daemon.start()
     report(daemon.problems())
     sizes = ", ".join(f"{count} proxies of mesh {name}" for name, count in daemon.meshes.sizes().items())
@@ -75,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     def ready(address: str) -> None:
         print(f"listening on {address} ({sizes or 'what was kept'})", flush=True)
 
-    settings = Settings(drain=arguments.drain)
+    settings = Settings(drain=arguments.drain, connection_age=arguments.max_connection_age)
     try:
         asyncio.run(daemon.run(arguments.listen, ready, settings=settings, watch=arguments.watch))
     finally:

@@ -51,6 +51,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     certificates: Mapping[str, Certificate]
     authorities: Mapping[str, Authority]
     endpoints: Mapping[str, tuple[Endpoint, ...]]
+    #: The files under `pem`, which were read too.
+    materials: tuple[str, ...] = ()
 
     def apply(self, mesh: Mesh) -> Mesh:
         """The mesh with these facts."""
@@ -96,6 +98,7 @@ class _Reader:
         self.document = document
         self.folder = folder
         self.problems: list[Problem] = []
+        self.materials: list[str] = []
 
     def read(self) -> Facts:
         value = self.document.value
@@ -111,6 +114,7 @@ class _Reader:
             certificates=self._table(value, "certificates", self._certificate),
             authorities=self._table(value, "authorities", self._authority),
             endpoints=self._table(value, "endpoints", self._endpoints),
+            materials=tuple(self.materials),
         )
         if self.problems:
             raise SpecErrors(sorted(self.problems))
@@ -147,7 +151,13 @@ class _Reader:
             self._alone(value, path)
             chain = self._content(files.certificate_chain, _CERTIFICATE, f"{path}.pem.certificateChain")
             key = self._content(files.private_key, _PRIVATE_KEY, f"{path}.pem.privateKey")
-            return Pem(certificate_chain=chain, private_key=key) if chain and key else None
+            if chain is None or key is None:
+                return None
+            if not _is_pair(chain, key):
+                # Also what one sees in the middle of a rotation.
+                self._problem(f"{path}.pem", "the private key does not belong to the certificate")
+                return None
+            return Pem(certificate_chain=chain, private_key=key)
         kind = SdsSecret if isinstance(value, dict) and "secretName" in value else FileCertificate
         made: Certificate | None = self._convert(value, kind, path)
         return made
@@ -204,6 +214,7 @@ class _Reader:
 
     def _content(self, name: str, kind: str, path: str) -> bytes | None:
         """The content of a PEM file. What it holds is never part of a message."""
+        self.materials.append(str(self.folder / name))
         nul = "\0" in name  # Python refuses to open such a one
         content = (
             Problem(message="cannot be read: NUL in its name") if nul else read_bytes(self.folder / name)
@@ -215,3 +226,15 @@ class _Reader:
             self._problem(path, f"{self.folder / name} holds no PEM {kind.lower()}")
             return None
         return content
+
+
+def _is_pair(chain: bytes, private_key: bytes) -> bool:
+    """Whether a private key belongs to the first certificate. Heavy to import, and only needed here."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        public = load_pem_private_key(private_key, None).public_key()
+        return public == x509.load_pem_x509_certificates(chain)[0].public_key()
+    except (ValueError, TypeError):
+        return False

@@ -11,14 +11,14 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import grpc
-
 from ..errors import Problem, SpecErrors
 from ..translator import Change
 from .files import Files
 from .grpc import serve
+from .keys import withheld_keys
 from .logs import LOG, note
 from .meshes import Meshes
+from .security import Security
 from .session import Settings
 from .state import State
 from .watch import changes
@@ -33,9 +33,10 @@ class Daemon:
     A change that cannot be used changes nothing: what is served stays, and `problems` says why.
     """
 
-    def __init__(self, files: Files, meshes: Meshes, state: State | None = None) -> None:
+    def __init__(self, files: Files, meshes: Meshes, security: Security, state: State | None = None) -> None:
         self.files = files
         self.meshes = meshes
+        self.security = security
         self.state = state
         #: Problems of the files as they are now, and whether they could be used.
         self.file_problems: tuple[Problem, ...] = ()
@@ -47,7 +48,8 @@ class Daemon:
 
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the files as they are now, and with what is made of them."""
-        return (*self.file_problems, *self.meshes.problems())
+        withheld = () if self.security.keys else withheld_keys(self.meshes.newest())
+        return (*self.file_problems, *self.meshes.problems(), *withheld)
 
     # --- loading ------------------------------------------------------------------------------------------
 
@@ -106,7 +108,7 @@ class Daemon:
                 note(level, "problem", text=str(problem))
 
     async def _watch(self) -> None:
-        async for _ in changes(self.files.paths, every=_LOOK_EVERY):
+        async for _ in changes(lambda: self.files.paths, every=_LOOK_EVERY):
             await self.reload()
 
     # --- serving ------------------------------------------------------------------------------------------
@@ -117,7 +119,6 @@ class Daemon:
         ready: Callable[[str], None],
         *,
         settings: Settings,
-        credentials: grpc.ServerCredentials | None = None,
         watch: bool = False,
     ) -> None:
         """Serves until SIGTERM or SIGINT, then drains. `ready` is given the bound address."""
@@ -138,7 +139,13 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: begin(self.reload()))
-        async with serve(self.meshes, listen=listen, settings=settings, credentials=credentials) as server:
+        async with serve(
+            self.meshes,
+            listen=listen,
+            credentials=self.security.credentials,
+            settings=settings,
+            access=self.security.access,
+        ) as server:
             # What is there now stays: the collector need not look at it again and again.
             gc.collect()
             gc.freeze()

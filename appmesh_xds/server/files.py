@@ -25,12 +25,14 @@ class Files:
         self._reader = reader
         self._mesh = mesh
         self._facts_path = facts
+        self._materials: tuple[str, ...] = ()
         self._seen: tuple[Reading, Facts | None, tuple[Problem, ...]] | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What to watch."""
-        return (*self._reader.paths, *(() if self._facts_path is None else (self._facts_path,)))
+        """What to watch: specs, facts, and the files that the facts are read from."""
+        facts = () if self._facts_path is None else (self._facts_path,)
+        return (*self._reader.paths, *facts, *self._materials)
 
     def load(self) -> Loaded | None:
         """Reads all of it; None when nothing changed since the last time, whatever came of that.
@@ -58,7 +60,9 @@ class Files:
         if self._facts_path is None:
             return None, ()
         try:
-            return load_facts(self._facts_path), ()
+            facts = load_facts(self._facts_path)
+            self._materials = facts.materials
+            return facts, ()
         except SpecErrors as error:
             return None, error.problems
 

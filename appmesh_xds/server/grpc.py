@@ -40,8 +40,6 @@ _OPTIONS: Final = (
     # A second server on the same port shall fail, not take half of the connections.
     ("grpc.so_reuseport", 0),
     ("grpc.max_send_message_length", -1),
-    # gRPC adds or takes away up to a tenth by chance.
-    ("grpc.max_connection_age_ms", 30 * 60_000),
     ("grpc.max_connection_age_grace_ms", 5_000),
     # Of streams that come at once, as after a restart, gRPC cancels some when more than a thousand wait to be
     # accepted. All of a fleet shall come through; how many there may be is counted below.
@@ -81,7 +79,12 @@ class Server:
         self._closed = asyncio.Event()
         self._grpc = grpc.aio.server(
             handlers=(self._handler(), self._health.handler()),
-            options=(*_OPTIONS, ("grpc.max_receive_message_length", settings.request_bytes)),
+            options=(
+                *_OPTIONS,
+                ("grpc.max_receive_message_length", settings.request_bytes),
+                # gRPC adds or takes away up to a tenth by chance.
+                ("grpc.max_connection_age_ms", int(settings.connection_age * 1000)),
+            ),
         )
 
     def _handler(self) -> grpc.GenericRpcHandler:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from ..errors import Problem
 
 if TYPE_CHECKING:
     from ..resource import Resource
@@ -20,6 +23,21 @@ def without_keys(snapshot: Snapshot) -> Snapshot:
         return snapshot
     kept = tuple(secret for secret in snapshot.secrets if not _holds_key(secret))
     return snapshot if len(kept) == len(snapshot.secrets) else msgspec.structs.replace(snapshot, secrets=kept)
+
+
+def withheld_keys(snapshots: Iterable[Snapshot]) -> list[Problem]:
+    """A warning for each proxy that waits for a private key which nobody is given."""
+    hint = "serve with mutual TLS (--client-ca), or give the proxy a file or a secret of its own"
+    return [
+        Problem(
+            resource=snapshot.proxy,
+            message=f"its private keys are not served: {', '.join(names)}",
+            hint=hint,
+            severity="warning",
+        )
+        for snapshot in snapshots
+        if (names := [secret.name for secret in snapshot.secrets if _holds_key(secret)])
+    ]
 
 
 def _holds_key(resource: Resource) -> bool:

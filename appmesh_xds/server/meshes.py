@@ -94,9 +94,13 @@ class Meshes:
         """How many proxies each mesh has."""
         return {m.name: len(m.virtual_nodes) + len(m.virtual_gateways) for m in self.meshes.values()}
 
+    def newest(self) -> list[Snapshot]:
+        """The newest translation of each proxy, with errors or not."""
+        return list(self._newest.values())
+
     def problems(self) -> list[Problem]:
         """What the newest translations complain about, sorted."""
-        return sorted({problem for made in tuple(self._newest.values()) for problem in made.problems})
+        return sorted({problem for made in self.newest() for problem in made.problems})
 
     def unsaved(self) -> tuple[list[Snapshot], list[str]]:
         """What is served and was not told here yet, without errors; and nodes that left since."""

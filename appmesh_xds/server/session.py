@@ -57,6 +57,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     gate_timeout: float = GATE_TIMEOUT
     #: Over how long streams are ended when the server stops, so that not all come back at once elsewhere.
     drain: float = 5
+    #: How old a connection may become, give or take a tenth. Its clients come back, elsewhere perhaps.
+    connection_age: float = 1800
 
 
 def no_keys(peer: Peer, snapshot: Snapshot) -> Access:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 from watchfiles import awatch
@@ -22,12 +22,14 @@ _BURST: Final = 1_000
 _LINKS: Final = 40
 
 
-async def changes(paths: Iterable[str], *, every: float) -> AsyncIterator[None]:
-    """Yields when something at or below the paths may have changed, and `every` so many seconds."""
-    paths = tuple(paths)
+async def changes(paths: Callable[[], Iterable[str]], *, every: float) -> AsyncIterator[None]:
+    """Yields when something at or below the paths may have changed, and `every` so many seconds.
+
+    `paths` is asked again and again: which files matter may depend on what stands in others.
+    """
     while True:
         try:
-            folders = await asyncio.to_thread(_folders, paths)
+            folders = await asyncio.to_thread(_folders, paths())
             async for _ in awatch(
                 *folders.values(),
                 watch_filter=None,
@@ -38,7 +40,7 @@ async def changes(paths: Iterable[str], *, every: float) -> AsyncIterator[None]:
                 yield_on_timeout=True,
             ):
                 yield
-                if await asyncio.to_thread(_folders, paths) != folders:
+                if await asyncio.to_thread(_folders, paths()) != folders:
                     break
         except OSError:
             # One of them went away at this moment, or the system watches no more for us.
