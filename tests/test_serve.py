@@ -102,6 +102,7 @@ def test_it_follows_its_files(tmp_path: Path) -> None:
         # An editor's save, a file in a new folder, and in place.
         write(folder / "a.json", node(port=8081))
         wait_ports(server, 8081)
+        server.wait_for("loaded proxies=2 changed=1")
         assert server.err_text().count("loaded") == 1
         (folder / "more").mkdir()
         write(folder / "more" / "c.json", node("new"))
