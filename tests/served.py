@@ -50,7 +50,8 @@ class Served:
 
     def start(self) -> None:
         listen = () if "--listen" in self._arguments else ("--listen", f"127.0.0.1:{self.port}")
-        command = [sys.executable, "-m", "appmesh_xds", "serve", *self._arguments, *listen]
+        admin = () if "--admin-listen" in self._arguments else ("--admin-listen", "off")
+        command = [sys.executable, "-m", "appmesh_xds", "serve", *self._arguments, *listen, *admin]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

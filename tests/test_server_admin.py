@@ -105,8 +105,10 @@ def test_loads_are_counted() -> None:
 
 def test_certificates_that_are_gone_are_not_shown() -> None:
     metrics = Metrics()
-    metrics.certificates({("server", "server.crt"): 1.7e9, ("secret", "arn:x"): 1.8e9})
-    metrics.certificates({("secret", "arn:x"): 1.9e9})
+    there: dict[tuple[str, str], float] = {("server", "server.crt"): 1.7e9, ("secret", "arn:x"): 1.8e9}
+    metrics.watch_certificates(lambda: there)
+    assert len(_values(metrics, "certificate")) == 2
+    there = {("secret", "arn:x"): 1.9e9}
     assert _values(metrics, "certificate") == {
         'certificate_expiry_timestamp_seconds{name="arn:x",use="secret"}': 1.9e9
     }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from ..errors import Problem, errors_in
+
+#: Where a server tells this machine how it is, unless told otherwise.
+ADMIN_ADDRESS: Final = "127.0.0.1:18001"
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

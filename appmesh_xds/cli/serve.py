@@ -7,7 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UsageError
-from .outcome import command, report
+from .outcome import ADMIN_ADDRESS, command, report
 from .reading import add_reading, pairs
 from .rendering import add_options, options_of
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: Where Envoys find the server unless told otherwise.
 ADDRESS: Final = "127.0.0.1:18000"
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def add_parser(commands: Any) -> None:
@@ -43,8 +44,8 @@ def add_parser(commands: Any) -> None:
         default=1800.0,
         help="end connections after so long, a tenth more or less (1800)",
     )
-    group.add_argument("--log-format", choices=("text", "json"), default="text", help="of stderr")
     _add_security(parser)
+    _add_operations(parser)
     parser.set_defaults(run=run)
 
 
@@ -69,6 +70,22 @@ def _add_security(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--insecure-serve-keys", action="store_true", help="give private keys to whoever is on this machine"
     )
+
+
+def _add_operations(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("operations")
+    group.add_argument(
+        "--admin-listen",
+        metavar="ADDR|off",
+        default=ADMIN_ADDRESS,
+        help="metrics and state for this machine, also for 'appmesh-xds status': a loopback HOST:PORT or "
+        f"unix:PATH (default {ADMIN_ADDRESS})",
+    )
+    group.add_argument(
+        "--probe-listen", metavar="ADDR", help="/healthz, /readyz and /metrics alone, for whoever may connect"
+    )
+    group.add_argument("--log-format", choices=("text", "json"), default="text", help="of stderr")
+    group.add_argument("--log-level", choices=tuple(_LEVELS), default="info", help="how much of it")
 
 
 def _security(arguments: argparse.Namespace) -> Security:
@@ -126,14 +143,23 @@ def run(arguments: argparse.Namespace) -> int:
     daemon.start()
     report(daemon.problems())
     sizes = ", ".join(f"{count} proxies of mesh {name}" for name, count in daemon.meshes.sizes().items())
-    handler = logs.set_up(arguments.log_format, logging.INFO)
+    handler = logs.set_up(arguments.log_format, _LEVELS[arguments.log_level])
 
     def ready(address: str) -> None:
         print(f"listening on {address} ({sizes or 'what was kept'})", flush=True)
 
     settings = Settings(drain=arguments.drain, connection_age=arguments.max_connection_age)
     try:
-        asyncio.run(daemon.run(arguments.listen, ready, settings=settings, watch=arguments.watch))
+        asyncio.run(
+            daemon.run(
+                arguments.listen,
+                ready,
+                settings=settings,
+                watch=arguments.watch,
+                admin=None if arguments.admin_listen == "off" else arguments.admin_listen,
+                probe=arguments.probe_listen,
+            )
+        )
     finally:
         logging.getLogger().removeHandler(handler)
     return 0

@@ -13,10 +13,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from ..errors import UsageError
-from .outcome import command, write_text
+from .outcome import ADMIN_ADDRESS, command, write_text
 
-#: Where `serve` answers when it is told nothing else.
-ADDRESS: Final = "127.0.0.1:18001"
 _PATIENCE: Final = 10.0
 
 
@@ -32,8 +30,8 @@ def add_parser(commands: Any) -> None:
         "address",
         metavar="ADDR",
         nargs="?",
-        default=ADDRESS,
-        help=f"the server's --admin-listen: HOST:PORT or unix:PATH (default {ADDRESS})",
+        default=ADMIN_ADDRESS,
+        help=f"the server's --admin-listen: HOST:PORT or unix:PATH (default {ADMIN_ADDRESS})",
     )
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     parser.set_defaults(run=run)

@@ -18,6 +18,7 @@ from .grpc import serve
 from .keys import withheld_keys
 from .logs import LOG, note
 from .meshes import Meshes
+from .operations import Operations
 from .security import Security
 from .session import Settings
 from .state import State
@@ -43,6 +44,7 @@ class Daemon:
         self.usable = False
         #: When what is served was loaded, in seconds since the epoch.
         self.loaded_at = 0.0
+        self.operations = Operations(self, security.certificate)
         # Reading and translating happen here, one after another, while streams go on.
         self._worker = ThreadPoolExecutor(1, "appmesh-xds-files")
 
@@ -68,16 +70,19 @@ class Daemon:
 
         Raises `SpecErrors` for files that cannot be used: then all stays as it was.
         """
+        start = time.monotonic()
         try:
             loaded = self.files.load()
         except SpecErrors as error:
             self.file_problems, self.usable = error.problems, False
+            self.operations.load_failed()
             raise
         if loaded is None:
             return None
         changes = self.meshes.update(*loaded.meshes)
         self.file_problems, self.usable = loaded.problems, True
         self.loaded_at = time.time()
+        self.operations.loaded(time.monotonic() - start)
         if self.state is not None:
             self._keep(self.state)
         return changes
@@ -120,8 +125,11 @@ class Daemon:
         *,
         settings: Settings,
         watch: bool = False,
+        admin: str | None = None,
+        probe: str | None = None,
     ) -> None:
-        """Serves until SIGTERM or SIGINT, then drains. `ready` is given the bound address."""
+        """Serves until SIGTERM or SIGINT, then drains. `ready` is given the bound address. At `admin` and
+        `probe` answers `operations`."""
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         tasks: set[asyncio.Task[None]] = set()
@@ -139,13 +147,17 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: begin(self.reload()))
-        async with serve(
-            self.meshes,
-            listen=listen,
-            credentials=self.security.credentials,
-            settings=settings,
-            access=self.security.access,
-        ) as server:
+        async with (
+            serve(
+                self.meshes,
+                listen=listen,
+                credentials=self.security.credentials,
+                settings=settings,
+                access=self.security.access,
+                observe=self.operations.observe,
+            ) as server,
+            self.operations.answering(server, admin, probe),
+        ):
             # What is there now stays: the collector need not look at it again and again.
             gc.collect()
             gc.freeze()

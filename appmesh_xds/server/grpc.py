@@ -131,6 +131,11 @@ class Server:
         except Exception:  # grpc.aio has no public name for it: the client went away, and hears no status
             return
 
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no more streams."""
+        return self._draining
+
     def sessions(self) -> tuple[Session, ...]:
         """The streams there are now."""
         return tuple(self._streams)

@@ -79,12 +79,6 @@ class Metrics:
         self._failing = gauge("load_failing", "1 while the files as they are now cannot be used.")
         self._proxies = gauge("proxies", "Proxies of the mesh.", "mesh")
         self._problems = gauge("problems", "Problems of the files as they are now.", "severity")
-        self._expiry = gauge(
-            "certificate_expiry_timestamp_seconds",
-            "When a certificate that is served, or the server's own, expires.",
-            "use",
-            "name",
-        )
         info = gauge("build_info", "1, labelled with the version.", "version")
         info.labels(__version__).set(1)
         for result in ("success", "failure"):
@@ -151,17 +145,16 @@ class Metrics:
         for severity in ("error", "warning"):
             self._problems.labels(severity).set(count[severity])
 
-    def certificates(self, expiry: Mapping[tuple[str, str], float]) -> None:
-        """The certificates there are now: use (`server`, `secret`) and name, to the time of expiry."""
-        self._expiry.clear()
-        for (use, name), at in expiry.items():
-            self._expiry.labels(use, name).set(at)
-
     # --- what is ------------------------------------------------------------------------------------------
 
     def watch(self, sessions: Callable[[], Iterable[Session]]) -> None:
         """Has streams counted whenever somebody asks. To be called once."""
         self.registry.register(_Streams(sessions))
+
+    def watch_certificates(self, expiry: Callable[[], Mapping[tuple[str, str], float]]) -> None:
+        """Has certificates looked at whenever somebody asks: use (`server`, `secret`) and name, to the time
+        of expiry. To be called once."""
+        self.registry.register(_Certificates(expiry))
 
     def exposition(self) -> bytes:
         """All of it, as `CONTENT_TYPE`."""
@@ -200,6 +193,15 @@ class _Pushes(Collector):
         yield from (pushes, sizes, acks)
 
 
+class _Certificates(Collector):
+    def __init__(self, expiry: Callable[[], Mapping[tuple[str, str], float]]) -> None:
+        self._expiry = expiry
+
+    def collect(self) -> Iterator[Any]:
+        text = "When a certificate that is served, or the server's own, expires."
+        yield _gauge("certificate_expiry_timestamp_seconds", text, ("use", "name"), self._expiry())
+
+
 class _Streams(Collector):
     """Streams as they are at the moment."""
 
@@ -230,7 +232,7 @@ class _Streams(Collector):
         yield _gauge("refusing_streams", text, ("node", "type"), refusing)
 
 
-def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, int]) -> Any:
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Any:
     family = GaugeMetricFamily(f"appmesh_xds_{name}", text, labels=labels)
     for at, value in sorted(values.items()):
         family.add_metric(at, value)

@@ -29,6 +29,8 @@ class Security(Struct, frozen=True):
     access: Callable[[Peer, Snapshot], Access]
     #: Whether anybody may have private keys.
     keys: bool
+    #: Path of the server's own certificate.
+    certificate: str | None = None
 
 
 def security(
@@ -47,7 +49,7 @@ def security(
             raise UsageError(f"{flag} does not go with --client-ca")
         if not rules:
             raise UsageError("--client-ca needs --trust-domain or --identities: else nobody is let in")
-        return Security(tls.credentials(), identities.access, True)
+        return Security(tls.credentials(), identities.access, True, tls.certificate)
     if rules:
         raise UsageError("--trust-domain and --identities need --client-ca: names must be verified")
     if not is_local(listen):
@@ -58,7 +60,8 @@ def security(
         if insecure_keys:
             raise UsageError(f"--insecure-serve-keys: {listen} is beyond loopback")
     credentials = None if tls is None else tls.credentials()
-    return Security(credentials, _everything if insecure_keys else no_keys, insecure_keys)
+    access, certificate = _everything if insecure_keys else no_keys, None if tls is None else tls.certificate
+    return Security(credentials, access, insecure_keys, certificate)
 
 
 def _everything(peer: Peer, snapshot: Snapshot) -> Access:

@@ -259,8 +259,8 @@ class Session:
         assert self.machine is not None
         try:
             while response is not None:
+                self._tell(response)  # before it is written, because its answer may be quicker than we
                 await self._context.write(response.data)
-                self._tell(response)
                 response = self.machine.respond(self.now())
         except Exception as error:
             # grpc's own, of several kinds: the connection broke, which the reader sees too.
