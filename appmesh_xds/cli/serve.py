@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import UsageError
 from .outcome import ADMIN_ADDRESS, command, report
 from .reading import add_reading, pairs
-from .rendering import add_options, options_of
+from .rendering import add_options, rendering_of
 
 if TYPE_CHECKING:
     from ..server.security import Security
@@ -139,7 +139,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     files = Files(reader, mesh=arguments.mesh, facts=arguments.facts)
     state = None if arguments.state is None else State(arguments.state)
-    daemon = Daemon(files, Meshes(options_of(arguments)), _security(arguments), state)
+    rendering = rendering_of(arguments)
+    meshes = Meshes(rendering.options, proxies=rendering.proxies)
+    daemon = Daemon(files, meshes, _security(arguments), state)
     daemon.start()
     report(daemon.problems())
     sizes = ", ".join(f"{count} proxies of mesh {name}" for name, count in daemon.meshes.sizes().items())

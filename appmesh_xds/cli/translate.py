@@ -13,7 +13,7 @@ from ..resource import TYPE_NAMES
 from ..snapshot import Snapshot, translate
 from .outcome import add_strictness, command, refuses, report, status_of, write_text
 from .reading import add_reading, chosen, read_mesh
-from .rendering import add_options, options_of
+from .rendering import add_options, rendering_of
 
 
 def add_parser(commands: Any) -> None:
@@ -35,9 +35,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options = options_of(arguments)
+    rendering = rendering_of(arguments)
     mesh, warnings = read_mesh(arguments)
-    snapshots = [translate(mesh, proxy, options) for proxy in chosen(mesh, arguments.proxy)]
+    snapshots = [
+        translate(mesh, proxy, rendering.of(mesh.name, proxy)) for proxy in chosen(mesh, arguments.proxy)
+    ]
     problems: list[Problem] = [*warnings, *(problem for one in snapshots for problem in one.problems)]
     report(problems)
     if refuses(problems, arguments):
