@@ -311,7 +311,8 @@ def _addresses(assignment: dict[str, Any]) -> list[tuple[str, int, str]]:
         (
             one["endpoint"]["address"]["socket_address"]["address"],
             one["endpoint"]["address"]["socket_address"]["port_value"],
-            one.get("health_status", "UNKNOWN"),
+            # To Envoy unknown is healthy, and it shows one or the other.
+            one.get("health_status", "UNKNOWN").replace("UNKNOWN", "HEALTHY"),
         )
         for locality in assignment.get("endpoints", ())
         for one in locality.get("lb_endpoints", ())
