@@ -12,6 +12,7 @@ makes as many as are asked for. Envoy is shown copies, as by the oracle (`tests/
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import threading
@@ -309,7 +310,7 @@ def _masked(value: Any) -> Any:
 def _addresses(assignment: dict[str, Any]) -> list[tuple[str, int, str]]:
     return sorted(
         (
-            one["endpoint"]["address"]["socket_address"]["address"],
+            ipaddress.ip_address(one["endpoint"]["address"]["socket_address"]["address"]).compressed,
             one["endpoint"]["address"]["socket_address"]["port_value"],
             # To Envoy unknown is healthy, and it shows one or the other.
             one.get("health_status", "UNKNOWN").replace("UNKNOWN", "HEALTHY"),

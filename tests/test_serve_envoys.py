@@ -6,6 +6,8 @@ killed and started again.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -22,10 +24,12 @@ from apps import HttpApp
 from clients import Http1, get
 from real_envoy import Envoy, free_port
 from served import PATIENCE, Served
+from test_meshes import node
 
 import appmesh_xds as am
 from appmesh_xds import render
 from appmesh_xds.bootstrap import XdsServer, ads_bootstrap
+from appmesh_xds.cli import main
 
 HOST = "colors.shop.local"
 #: What Envoy counts when it refuses something, or uses what is deprecated.
@@ -106,15 +110,19 @@ class Shop:
         bootstrap = render.to_dict(made)
         strict = {"envoy.features.fail_on_any_deprecated_feature": True}
         bootstrap["layered_runtime"]["layers"].append({"name": "strict", "static_layer": strict})
-        # It shall not wait half a minute for its next try, as it may do after some that failed.
-        (service,) = bootstrap["dynamic_resources"]["ads_config"]["grpc_services"]
-        back_off = {"base_interval": "0.1s", "max_interval": "0.2s"}
-        service["envoy_grpc"]["retry_policy"] = {"retry_back_off": back_off}
+        quick_to_come_back(bootstrap)
         return Envoy(bootstrap, folder)
 
     def told(self, path: str) -> str:
         reply = get(self.options.egress_port, path, host=HOST)
         return f"{reply.status} {reply.text}"
+
+
+def quick_to_come_back(bootstrap: dict[str, Any]) -> None:
+    """It shall not wait half a minute for its next try, as it may do after some that failed."""
+    (service,) = bootstrap["dynamic_resources"]["ads_config"]["grpc_services"]
+    back_off = {"base_interval": "0.1s", "max_interval": "0.2s"}
+    service["envoy_grpc"]["retry_policy"] = {"retry_back_off": back_off}
 
 
 class Customers:
@@ -238,3 +246,35 @@ def test_nothing_that_happens_costs_a_request(
 def _active_clusters(envoy: Envoy) -> str:
     dump = json.loads(envoy.get("/config_dump?resource=dynamic_active_clusters"))
     return json.dumps(dump, indent=1)
+
+
+def test_an_envoy_that_cannot_follow_another_interception(tmp_path: Path) -> None:
+    """`enable_reuse_port` is fixed while a listener lives: the server knows, and says what to do."""
+    (tmp_path / "mesh.json").write_text(json.dumps([node()]))
+    common = ("--bind", "127.0.0.7", "--ingress-port", "15000", "--state", tmp_path / "state", "--drain", "0")
+    admin = ("--admin-listen", f"unix:{tmp_path}/admin")
+    first = Served(tmp_path / "mesh.json", *common, "--interception", "redirect", log=tmp_path / "log")
+    with first:
+        xds = XdsServer(f"127.0.0.1:{first.port}")
+        bootstrap = render.to_dict(ads_bootstrap("shop", "virtualNode/front", xds, am.Options()))
+        quick_to_come_back(bootstrap)
+        with Envoy(bootstrap, tmp_path / "envoy") as envoy:
+            assert first.stop() == 0
+            arguments = (tmp_path / "mesh.json", *common, *admin, "--interception", "none")
+            with Served(*arguments, log=tmp_path / "log2", port=first.port) as second:
+                assert re.search(
+                    "warning: virtualNode/front .*lds_ingress_127.0.0.7_15000.*restart", second.err_text()
+                )
+                envoy.wait_stat("listener_manager.lds.update_rejected", 1)
+                second.wait_for(
+                    'nack .*reuse port.*hint="this Envoy runs with listeners of another --interception'
+                )
+                seen: list[str] = []
+                until(lambda: seen.append(_status(admin[1])) or "restart it" in seen[-1], lambda: seen[-1])
+
+
+def _status(address: str) -> str:
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), write_through=True)) as out:
+        main(["status", address])
+        out.seek(0)
+        return out.read()

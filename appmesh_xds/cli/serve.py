@@ -142,8 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
     rendering = rendering_of(arguments)
     meshes = Meshes(rendering.options, proxies=rendering.proxies)
     daemon = Daemon(files, meshes, _security(arguments), state)
-    daemon.start()
-    report(daemon.problems())
+    report(daemon.start())
     sizes = ", ".join(f"{count} proxies of mesh {name}" for name, count in daemon.meshes.sizes().items())
     handler = logs.set_up(arguments.log_format, _LEVELS[arguments.log_level])
 

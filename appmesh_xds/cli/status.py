@@ -114,6 +114,8 @@ def _type_lines(name: str, one: dict[str, Any], now: float) -> Iterator[str]:
         case "refused":
             nack = one["nack"]
             yield f"  {name:<9}  REFUSED  {nack['version']}  {_ago(nack['at'], now)}: {nack['text']}"
+            if "hint" in nack:
+                yield f"  {'':<9}  do       {nack['hint']}"
             for place in nack["spec"]:
                 yield f"  {'':<9}  from     {place}"
 

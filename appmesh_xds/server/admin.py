@@ -21,6 +21,7 @@ import msgspec
 from .. import __version__
 from ..errors import Problem
 from ..snapshot import Snapshot
+from .hints import hint
 from .http import Answer, Handler
 from .logs import SHORT
 from .messages import Nack, Standing
@@ -159,13 +160,15 @@ def _standing(one: Standing, offset: float) -> dict[str, Any]:
 
 
 def _nack(nack: Nack, at: float) -> Mapping[str, Any]:
-    return {
+    found = {
         "at": _moment(at),
         "version": nack.version,
         "text": nack.text,
         "resources": nack.resources,
         "spec": nack.origins,
     }
+    advice = hint(nack.text)
+    return found | {"hint": advice} if advice else found
 
 
 def _moment(at: float) -> str:

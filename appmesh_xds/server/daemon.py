@@ -21,7 +21,7 @@ from .meshes import Meshes
 from .operations import Operations
 from .security import Security
 from .session import Settings
-from .state import State
+from .state import State, unchangeable
 from .watch import changes
 
 #: Seconds. What the system does not tell about files is seen after so long.
@@ -55,8 +55,11 @@ class Daemon:
 
     # --- loading ------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """The first load. Files that cannot be used raise `SpecErrors`, unless there is a state to serve."""
+    def start(self) -> tuple[Problem, ...]:
+        """The first load; what is to be said of it.
+
+        Files that cannot be used raise `SpecErrors`, unless there is a state to serve.
+        """
         kept = [] if self.state is None else self.state.load()
         self.meshes.remember(kept)
         try:
@@ -64,6 +67,7 @@ class Daemon:
         except SpecErrors:
             if not kept:
                 raise
+        return (*self.problems(), *unchangeable(kept, self.meshes.snapshot))
 
     def load(self) -> list[Change] | None:
         """Reads the files and takes over what is in them; None when there is nothing new.

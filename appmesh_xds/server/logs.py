@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..resource import TYPE_NAMES
+from .hints import hint
 from .limits import TokenBucket
 from .messages import (
     Ack,
@@ -146,7 +147,8 @@ class EventLog:
         match event:
             case Nack():
                 about = {"type": _short(event.type_url), "resources": event.resources, "text": event.text}
-                self._once(logging.ERROR, "nack", node_id, about, version=event.version, spec=event.origins)
+                more = {"version": event.version, "spec": event.origins, "hint": hint(event.text)}
+                self._once(logging.ERROR, "nack", node_id, about, **more)
             case UnknownSecrets():
                 self._once(logging.ERROR, "unknown_secrets", node_id, {"names": event.names})
             case GateTimeout():

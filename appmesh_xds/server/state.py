@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from ..errors import UsageError
+from ..errors import Problem, UsageError
 from ..snapshot import Snapshot
 from .keys import without_keys
 
@@ -29,6 +29,31 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 _LAYOUT: Final = 1
+
+
+def unchangeable(before: Iterable[Snapshot], newest: Callable[[str], Snapshot | None]) -> list[Problem]:
+    """A warning for each proxy whose Envoy, if it runs on `before`, refuses the newest until it is restarted:
+    `enable_reuse_port`, which depends on the kind of interception, is fixed while a listener lives."""
+    found = []
+    for snapshot in before:
+        after = newest(snapshot.node_id)
+        reused = {} if after is None else _reuse_port(after)
+        names = [name for name, reuse in _reuse_port(snapshot).items() if reused.get(name, reuse) != reuse]
+        if names:
+            text = f"listeners cannot change so in a running Envoy (--interception): {', '.join(names)}"
+            found.append(
+                Problem(resource=snapshot.proxy, message=text, hint="restart this Envoy", severity="warning")
+            )
+    return found
+
+
+def _reuse_port(snapshot: Snapshot) -> dict[str, bool]:
+    found = {}
+    for resource in snapshot.listeners:
+        listener: Any = resource.message()
+        # What is not said is true.
+        found[resource.name] = not listener.HasField("enable_reuse_port") or listener.enable_reuse_port.value
+    return found
 
 
 class State:
