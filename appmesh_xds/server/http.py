@@ -73,6 +73,7 @@ async def listening(address: str, handler: Handler, *, only_local: bool) -> Asyn
         task = asyncio.current_task()
         assert task is not None
         connections.add(task)
+        task.add_done_callback(connections.discard)
         try:
             if len(connections) <= _CONNECTIONS:
                 async with asyncio.timeout(_PATIENCE):
@@ -80,7 +81,6 @@ async def listening(address: str, handler: Handler, *, only_local: bool) -> Asyn
         except (TimeoutError, OSError, asyncio.CancelledError):
             pass  # the connection is closed, that is all there is to say
         finally:
-            connections.discard(task)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
