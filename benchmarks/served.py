@@ -84,6 +84,7 @@ class Bare:
     def __init__(self, path: Path, count: Count) -> None:
         self.count = count
         self._queues: list[asyncio.Queue[bytes]] = []
+        self._before = 0
         with path.open("rb") as file:
             now, _ = pickle.load(file)
         first = now[0]
@@ -116,6 +117,7 @@ class Bare:
                 await context.write(data)
                 self.count.pushed(len(data))
         finally:
+            self._queues.remove(queue)
             reader.cancel()
 
     async def _read(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
@@ -124,7 +126,12 @@ class Bare:
             self.count.acked()
 
     def settled(self, streams: int) -> bool:
-        return self.count.acks >= len(_TYPES) * streams
+        return self.count.acks - self._before >= len(_TYPES) * streams
+
+    def ready(self) -> bool:
+        """Whether the streams that were there are gone."""
+        self._before = self.count.acks
+        return not self._queues
 
     def push(self, what: str) -> None:
         self.count.expect(len(self._queues))
@@ -160,6 +167,9 @@ class Ours:
             self.count.acked()
         elif kind is Response:
             self.count.pushed(len(event.data))  # type: ignore[attr-defined]
+
+    def ready(self) -> bool:
+        return not self._server.sessions()
 
     def settled(self, streams: int) -> bool:
         """Whether every stream asked for all there is, and took what it was sent."""
@@ -258,6 +268,10 @@ async def _serve(options: argparse.Namespace) -> None:
         while line := await reader.readline():
             command = json.loads(line)
             match command["do"]:
+                case "ready":
+                    while not subject.ready():
+                        await asyncio.sleep(0.05)
+                    _say({"resident": _resident()})
                 case "settle":
                     found = await _settle(subject, command["streams"])
                     _say({**found, "resident": _resident(), "cpu": _cpu()})

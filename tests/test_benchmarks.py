@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks import growth, node, translate
+from benchmarks import growth, node, serve, translate
 
 #: What the mixed mesh does not measure: changes of nodes that are all alike.
 CHANGES = {"incremental_ms", "incremental_proxies", "route_ms", "policy_ms", "noop_ms"}
@@ -37,3 +37,14 @@ def test_node(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["resources"] == 9
     assert found["ratio_vs_envoy_data_plane"] > 0
+
+
+def test_serve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    serve.main(["--streams", "3", "--backends", "1", "--rounds", "1", "--tls", "on"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    streams, restart, real = found.values()
+    assert set(serve.TABLE) <= set(streams) and set(serve.REAL) <= set(real)
+    assert streams["push_bytes"] == streams["bare_push_bytes"] > 500
+    assert restart["resources_at_first"] >= 3 * 5 and restart["responses_to_a_change"] == 3
+    assert (restart["resources_re_sent"], restart["responses_re_sent"]) == (0, 0)

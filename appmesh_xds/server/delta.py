@@ -49,6 +49,8 @@ class _Type(State):
 class Delta(Stream[_Type, DeltaRequest]):
     """A stream of DeltaAggregatedResources; see `Stream`."""
 
+    __slots__ = ()
+
     def __init__(
         self,
         *,

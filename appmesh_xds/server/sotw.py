@@ -49,6 +49,8 @@ class Sotw(Stream[_Type, Request]):
     server started anew) clusters that the snapshot lacks go at once.
     """
 
+    __slots__ = ("_sets",)
+
     def __init__(
         self,
         *,
@@ -83,6 +85,9 @@ class Sotw(Stream[_Type, Request]):
         self._subscribe(state, names)
         state.encoded = wire.encoded_names(request.names)
         return events
+
+    def _resuming(self, state: _Type) -> bool:
+        return state.had is not None
 
     def _sends_all(self, state: _Type) -> bool:
         return True

@@ -110,6 +110,29 @@ class Stream(Generic[S, R]):
     is in seconds, from any clock that does not go back. `deadline` says when to call `advance` at the latest.
     """
 
+    __slots__ = (
+        "_acks",
+        "_bucket",
+        "_gate_deadline",
+        "_gate_timed_out",
+        "_gate_timeout",
+        "_grace",
+        "_idle",
+        "_limits",
+        "_missing",
+        "_nonces",
+        "_now",
+        "_remembered",
+        "_resumed",
+        "_sent_names",
+        "_snapshot",
+        "_strange",
+        "_target",
+        "_types",
+        "node_id",
+        "refused",
+    )
+
     def __init__(self, *, limits: Limits, gate_timeout: float, memory: Memory | None) -> None:
         #: The client's node, from its first message; later ones cannot change it.
         self.node_id: str | None = None
@@ -395,6 +418,10 @@ class Stream(Generic[S, R]):
         """Whether the response that was just made holds all that is due of its type."""
         raise NotImplementedError
 
+    def _resuming(self, state: S) -> bool:
+        """Whether what the client had of a type when it came is still to be looked at."""
+        return False
+
     def _changed(self, state: S) -> None:
         """The snapshot's resources of a type are others now."""
 
@@ -444,8 +471,11 @@ class Stream(Generic[S, R]):
         """Envoy warms a changed cluster until its endpoints are sent again, changed or not (envoy-notes
         §0.3)."""
         endpoints = self._types[ENDPOINTS]
+        if endpoints.asked and not self._resuming(endpoints):
+            self._sent_names.clear()  # what the client had when it came is decided
+        else:
+            self._sent_names.update(names)
         for name in names:
-            self._sent_names.add(name)
             if name in endpoints.known:
                 endpoints.known[name] = UNSURE
 
