@@ -114,7 +114,9 @@ class Sotw(Stream[_Type, Request]):
             for name in state.names - names:
                 # Asked for again, it will be needed again.
                 state.known.pop(name, None)
-        state.names = names
+        # The resources' own texts, where they have them: those of the request are as many and not shared.
+        goal = self._goal(state.type_url)
+        state.names = {goal[name].name if name in goal else name for name in names}
 
     # --- responses ----------------------------------------------------------------------------------------
 

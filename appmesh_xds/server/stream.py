@@ -220,6 +220,7 @@ class Stream(Generic[S, R]):
         self._expect_no_more(state)
         self._touch(state)
         events += self._receive(state, request)
+        self._forget_sent_names()
         self._look_at_gate()
         return events + self._missing_secrets()
 
@@ -471,13 +472,17 @@ class Stream(Generic[S, R]):
         """Envoy warms a changed cluster until its endpoints are sent again, changed or not (envoy-notes
         §0.3)."""
         endpoints = self._types[ENDPOINTS]
-        if endpoints.asked and not self._resuming(endpoints):
-            self._sent_names.clear()  # what the client had when it came is decided
-        else:
-            self._sent_names.update(names)
+        self._sent_names.update(names)
+        self._forget_sent_names()
         for name in names:
             if name in endpoints.known:
                 endpoints.known[name] = UNSURE
+
+    def _forget_sent_names(self) -> None:
+        """They matter until it is decided what endpoints the client had when it came."""
+        endpoints = self._types[ENDPOINTS]
+        if self._sent_names and endpoints.asked and not self._resuming(endpoints):
+            self._sent_names = set()
 
     def _may_warm(self, cluster: str) -> bool:
         """Whether a cluster may wait for endpoints that the client already had when it came: the cluster was
