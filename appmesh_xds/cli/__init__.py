@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import SpecErrors, TranslationErrors, UsageError
-from . import bootstrap, check, dev_certs, serve, status, translate
+from . import bootstrap, check, convert, dev_certs, serve, status, translate
 from .outcome import HelpFormatter, report
 
 __all__ = ["main"]
 
-_COMMANDS = (translate, bootstrap, check, serve, status, dev_certs)
+_COMMANDS = (translate, bootstrap, check, convert, serve, status, dev_certs)
 
 _EPILOG = """\
 exit status: 0 fine, 1 problems in the specs (each on a line of stderr), 2 wrong usage.
