@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import stat
 import threading
@@ -118,6 +119,27 @@ def test_servers_do_not_share_their_numbers() -> None:
     first, second = Metrics(), Metrics()
     first.observe(NODE, PEER, Connected(node_id=NODE))
     assert _values(second, "streams_started_total") == {"streams_started_total": 0}
+
+
+def test_the_page_lists_every_metric() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
+    table = page.partition("## Metrics")[2].partition("\nWorth an alert")[0]
+    told = set(re.findall(r"`([a-z_]+)(?:\{([a-z,]*)\})?`", table))
+    metrics = Metrics()
+    metrics.watch(list)
+    metrics.watch_certificates(lambda: {("server", "x"): 1.0})
+    metrics.loaded({"m": 1}, [], 0.1)
+    there = set()
+    for family in metrics.registry.collect():
+        name = family.name.removeprefix("appmesh_xds_") + ("_total" if family.type == "counter" else "")
+        if not name.startswith("process_"):
+            there.add(name)
+    assert there == {name for name, _ in told if name not in _WORDS}
+
+
+#: What stands in the table beside names of metrics.
+_WORDS = {"sotw", "delta", "server", "secret", "appmesh_xds_", "type", "process_"}
+_WORDS |= {"clusters", "endpoints", "listeners", "routes", "secrets"}
 
 
 # --- a server that is looked at -----------------------------------------------------------------------------
