@@ -219,6 +219,19 @@ LOSING: dict[tuple[str, str, str], list[dict[str, Any]]] = {
     ("kubernetes", "virtualGateway", ".spec.listeners"): [
         {"meshName": "m", "virtualGatewayName": "g", "spec": {"listeners": []}}
     ],
+    ("kubernetes", "virtualNode", ".spec.logging.accessLog.file.format.json"): [
+        _node("n", logging={"accessLog": {"file": {"path": "/l", "format": {"json": []}}}})
+    ],
+    ("kubernetes", "virtualGateway", ".spec.logging.accessLog.file.format.json"): [
+        {
+            "meshName": "m",
+            "virtualGatewayName": "g",
+            "spec": {
+                "listeners": [_LISTENER],
+                "logging": {"accessLog": {"file": {"path": "/l", "format": {"json": []}}}},
+            },
+        }
+    ],
     ("kubernetes", "route", ".virtualRouterName"): [
         _node("n", listeners=[_LISTENER], serviceDiscovery={"dns": {"hostname": "h"}}),
         {"meshName": "m", "virtualRouterName": "r", "routeName": "x", "spec": _ROUTE},

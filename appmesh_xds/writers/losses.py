@@ -61,6 +61,16 @@ LOSSES: Final = (
         "refused",
         "the controller takes an empty list for none, and the API wants one",
     ),
+    *(
+        Loss(
+            "kubernetes",
+            kind,
+            ".spec.logging.accessLog.file.format.json",
+            "refused",
+            "the controller takes an empty list for none, and a format needs one member",
+        )
+        for kind in ("virtualNode", "virtualGateway")
+    ),
     Loss(
         "kubernetes",
         "route",
@@ -148,14 +158,16 @@ def _dangling(value: Any, path: str, mesh: Mesh) -> Iterator[str]:
                 yield from _dangling(item, f"{path}.{key}", mesh)
 
 
-def _has(mesh: Mesh, data: spec.Data, loss: Loss) -> bool:
+def _has(mesh: Mesh, data: Any, loss: Loss) -> bool:
     match data:
         case spec.RouteData():
             return data.virtual_router_name not in mesh.virtual_routers
         case spec.GatewayRouteData():
             return data.virtual_gateway_name not in mesh.virtual_gateways
-        case spec.VirtualRouterData() | spec.VirtualGatewayData():
+        case _ if loss.path == ".spec.listeners":
             return not data.spec.listeners
+        case _ if loss.path.endswith(".json"):
+            return _value(data, loss.path) == ()
         case spec.MeshData() if loss.path == ".meshOwner":
             return data.mesh_owner is not None
     value = _value(data, loss.path)
