@@ -167,7 +167,7 @@ def _has(mesh: Mesh, data: Any, loss: Loss) -> bool:
         case _ if loss.path == ".spec.listeners":
             return not data.spec.listeners
         case _ if loss.path.endswith(".json"):
-            return _value(data, loss.path) == ()
+            return bool(_value(data, loss.path) == ())
         case spec.MeshData() if loss.path == ".meshOwner":
             return data.mesh_owner is not None
     value = _value(data, loss.path)
