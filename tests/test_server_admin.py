@@ -80,12 +80,20 @@ def test_loads_are_counted() -> None:
     now = 1000.0
     metrics = Metrics(clock=lambda: now)
     warning = Problem(message="odd", severity="warning")
-    metrics.loaded({"shop": 3, "old": 1}, [warning], seconds=0.02)
+    metrics.loaded({"shop": 3, "old": 1}, [warning], reading=0.02, translation=0.01)
     now = 2000.0
-    metrics.loaded({"shop": 4}, [], seconds=0.02)
+    metrics.loaded({"shop": 4}, [], reading=0.02, translation=0.01)
     now = 3000.0
     metrics.load_failed([Problem(message="bad"), Problem(message="worse"), warning])
-    names = ("loads_total", "last_good", "load_failing", "proxies", "problems", "load_seconds_count")
+    names = (
+        "loads_total",
+        "last_good",
+        "load_failing",
+        "proxies",
+        "problems",
+        "load_seconds_count",
+        "translation_seconds_sum",
+    )
     assert _values(metrics, *names) == {
         'loads_total{result="success"}': 2,
         'loads_total{result="failure"}': 1,
@@ -95,8 +103,9 @@ def test_loads_are_counted() -> None:
         'problems{severity="error"}': 2,
         'problems{severity="warning"}': 1,
         "load_seconds_count": 2,
+        "translation_seconds_sum": 0.02,
     }
-    metrics.loaded({"shop": 4}, [], seconds=0.02)
+    metrics.loaded({"shop": 4}, [], reading=0.02, translation=0.01)
     assert _values(metrics, "load_failing", "problems{") == {
         "load_failing": 0,
         'problems{severity="error"}': 0,
@@ -128,7 +137,7 @@ def test_the_page_lists_every_metric() -> None:
     metrics = Metrics()
     metrics.watch(list)
     metrics.watch_certificates(lambda: {("server", "x"): 1.0})
-    metrics.loaded({"m": 1}, [], 0.1)
+    metrics.loaded({"m": 1}, [], 0.1, 0.1)
     there = set()
     for family in metrics.registry.collect():
         name = family.name.removeprefix("appmesh_xds_") + ("_total" if family.type == "counter" else "")

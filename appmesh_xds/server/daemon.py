@@ -83,10 +83,12 @@ class Daemon:
             raise
         if loaded is None:
             return None
+        read = time.monotonic()
         changes = self.meshes.update(*loaded.meshes)
+        translated = time.monotonic()
         self.file_problems, self.usable = loaded.problems, True
         self.loaded_at = time.time()
-        self.operations.loaded(time.monotonic() - start)
+        self.operations.loaded(read - start, translated - read)
         if self.state is not None:
             self._keep(self.state)
         return changes

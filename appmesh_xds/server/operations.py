@@ -47,10 +47,10 @@ class Operations:
 
     # --- loading ------------------------------------------------------------------------------------------
 
-    def loaded(self, seconds: float) -> None:
-        """What was read is in use; reading and translating it took so long."""
+    def loaded(self, reading: float, translation: float) -> None:
+        """What was read is in use. It took so many seconds to read and to translate it."""
         meshes = self._loading.meshes
-        self.metrics.loaded(meshes.sizes(), self._loading.problems(), seconds)
+        self.metrics.loaded(meshes.sizes(), self._loading.problems(), reading, translation)
 
     def load_failed(self) -> None:
         self.metrics.load_failed(self._loading.problems())
