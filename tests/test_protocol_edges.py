@@ -72,7 +72,7 @@ def test_acks_and_nacks_are_events() -> None:
         version=second.version,
         text="ab: bad [redacted]",
         resources=("ab",),
-        origins=("virtualNode/n $.spec.backends[0]",),
+        origins=("virtualNode/n $.spec.backends[0]", "mesh"),
     )
     assert stream.receive(refused, 5) == [nack]
     assert stream.standing() == [
@@ -372,3 +372,13 @@ def test_an_ack_after_the_refusal_of_the_stream_counts_no_more() -> None:
     stream.receive(Request(type_url=CLUSTER, names=tuple(map(str, range(6000)))), 0)
     assert stream.refused
     assert stream.acknowledge(_sotw_ack(response, "b", "a"), 0) is None
+
+
+def test_a_refusal_tells_a_few_places_of_many() -> None:
+    stream = Sotw()
+    stream.receive(Request(type_url=CLUSTER, node_id=NODE), 0)
+    made = snapshot(cds="a1")
+    places = [f"virtualService/{number} $.spec" for number in range(40)]
+    stream.update(msgspec.structs.replace(made, clusters=(made.clusters[0].at(*places),)), 0)
+    (nack,) = stream.receive(Request(type_url=CLUSTER, nonce=_sent(stream).nonce, error="a: bad"), 0)
+    assert isinstance(nack, Nack) and nack.origins == tuple(places[:16])

@@ -14,11 +14,14 @@ from typing import Any
 import grpc
 import pytest
 from pki import Certificates
+from real_envoy import Envoy, free_port
 from served import PATIENCE, Served
 from test_cli import run
 from test_meshes import node
 from test_serve import FRONT, write
 
+from appmesh_xds import render
+from appmesh_xds.bootstrap import XdsServer, ads_bootstrap
 from appmesh_xds.cli import main
 from appmesh_xds.facts import FileCertificate, Pem, PemTrust
 from appmesh_xds.mesh import Mesh
@@ -141,3 +144,25 @@ def test_when_certificates_expire(certificates: Certificates) -> None:
         ("secret", "arn:a"): expiry(chain),
         ("secret", "arn:d"): expiry(authority),
     }
+
+
+def test_what_a_real_envoy_refuses_is_joined_to_the_spec(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"certificateChain": "/nowhere/chain.pem", "privateKey": "/nowhere/key.pem"}
+    refused = node()
+    refused["spec"]["listeners"][0]["tls"] = {"mode": "STRICT", "certificate": {"file": files}}
+    write(tmp_path / "mesh.json", refused)
+    port = str(free_port())
+    options = ("--interception", "none", "--ingress-port", port, "--admin-listen", "127.0.0.1:0")
+    with Served(tmp_path / "mesh.json", *options, log=tmp_path / "log") as server:
+        admin = _answers(server)
+        made = ads_bootstrap("shop", "virtualNode/front", XdsServer(f"127.0.0.1:{server.port}"))
+        with Envoy(render.to_dict(made), tmp_path):
+            series = 'refusing_streams{node="mesh/shop/virtualNode/front",type="listeners"} 1.0'
+            _until(lambda: series in _get(admin, "/metrics")[1], server)
+            assert main(["status", admin]) == 1
+            printed = capsys.readouterr().out
+    assert re.search(r"^  listeners  REFUSED  .*path: /nowhere/", printed, re.MULTILINE)
+    assert "from     virtualNode/front $.spec.listeners[0]" in printed
+    assert re.search(r" error   nack .*\$\.spec\.listeners\[0\]", server.err_text())

@@ -99,7 +99,7 @@ class Nack(Struct, frozen=True, kw_only=True, gc=False):
     text: str
     #: Those of the response's resources that the text names, sorted; empty when it names none.
     resources: tuple[str, ...]
-    #: Where these come from: the first of each one's `Resource.origin`, if the snapshot still has it.
+    #: Where these come from: `Resource.origin` of each, if the snapshot still has it; the first 16.
     origins: tuple[str, ...] = ()
 
 

@@ -10,6 +10,7 @@ transport can take a response. So a newer snapshot overtakes an older one by its
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -45,6 +46,8 @@ _BY_NAME: Final = attrgetter("name")
 _ATTRIBUTES: Final = {url: name for name, url in TYPE_NAMES.items()}
 #: How many strange types are remembered, and so reported, per stream.
 _STRANGE_TYPES: Final = 8
+#: How many places in the specs are told with a refusal.
+_ORIGINS: Final = 16
 #: As much of a NACK as is searched for names of resources, in characters.
 _SEARCHED: Final = 16_384
 
@@ -497,14 +500,14 @@ class Stream(Generic[S, R]):
             return Ack(type_url=state.type_url, nonce=nonce, version=version, after=self._now - sent_at)
         named = tuple(sorted(_named(names, error[:_SEARCHED])))
         goal = self._goal(state.type_url)
-        origins = (goal[name].origin[:1] for name in named if name in goal)
+        origins = chain.from_iterable(goal[name].origin for name in named if name in goal)
         nack = Nack(
             type_url=state.type_url,
             nonce=nonce,
             version=version,
             text=redact(error),
             resources=named,
-            origins=tuple(dict.fromkeys(place for origin in origins for place in origin)),
+            origins=tuple(islice(dict.fromkeys(origins), _ORIGINS)),
         )
         state.nack = (nack, self._now)
         return nack
