@@ -165,7 +165,6 @@ TRACES = {
         < SDS s1 x1
         > SDS s x ack
         snapshot sds=s1
-        ! unknown secrets x
     """,
     "endpoints again with every change of their cluster": """
         snapshot cds=a1,b1 eds=a1,b1 lds=

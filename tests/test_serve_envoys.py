@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 from apps import HttpApp
 from clients import Http1, get
+from pki import Certificates
 from real_envoy import Envoy, free_port
 from served import PATIENCE, Served
 from test_meshes import node
@@ -278,3 +280,40 @@ def _status(address: str) -> str:
         main(["status", address])
         out.seek(0)
         return out.read()
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["sotw", "delta"])
+def test_what_envoy_refuses_leaves_the_rest_alone(
+    tmp_path: Path, colors: dict[str, HttpApp], certificates: Certificates, delta: bool
+) -> None:
+    """A certificate that is not on the proxy's disk: said with its place in the specs, until it is."""
+    shop = Shop(tmp_path, colors)
+    pair = tmp_path / "front.crt", tmp_path / "front.key"
+    files = {"certificateChain": str(pair[0]), "privateKey": str(pair[1])}
+    server = Served(*shop.arguments(), "--watch", log=tmp_path / "log")
+    with server, shop.envoy(server.port, tmp_path, delta) as envoy:
+        until(lambda: shop.told("/") == "200 blue", lambda: shop.told("/"))
+        tls = {"mode": "STRICT", "certificate": {"file": files}}
+        shop.write("front", shop._node("front", backends=[HOST], tls=tls))
+        server.wait_for(rf"nack .*{tmp_path}/front.*spec=.*virtualNode/front \$\.spec\.listeners\[0\]")
+        # The listener stays as it was, and what does not depend on it goes on.
+        shop.route("all", "/", green=1)
+        until(lambda: shop.told("/") == "200 green", lambda: shop.told("/"))
+        assert server.err_text().count(" nack ") == 1, "it was sent again"
+        for path, source in zip(
+            pair, (certificates.server.certificate, certificates.server.private_key), strict=True
+        ):
+            path.write_bytes(source.read_bytes())
+        # It is not sent again until it is another one.
+        shop.write("front", shop._node("front", backends=[HOST], tls={**tls, "mode": "PERMISSIVE"}))
+        assert shop.options.ingress_port is not None
+        port = shop.options.ingress_port
+
+        def shown() -> bool:
+            with contextlib.suppress(OSError):
+                return bool(ssl.get_server_certificate(("127.0.0.1", port)))
+            return False
+
+        until(shown, server.err_text)
+        envoy.wait_stat("listener_manager.lds.update_rejected", 1)
+        assert server.err_text().count(" nack ") == 1

@@ -535,7 +535,9 @@ class Stream(Generic[S, R]):
     def _missing_secrets(self) -> list[Event]:
         if self._target is None or not (self._types[SECRET].names or self._missing):
             return []
-        missing = self._types[SECRET].names - self._target[SECRET].keys()
+        secrets = self._types[SECRET]
+        # What it has and still asks for is of a listener or a cluster that goes, too.
+        missing = secrets.names - self._target[SECRET].keys() - secrets.known.keys()
         new = missing - self._missing
         self._missing = missing
         return [UnknownSecrets(names=tuple(sorted(new)))] if new else []
