@@ -48,6 +48,8 @@ DEPTH = int(os.environ.get("APPMESH_XDS_DEPTH", "100"))
 PROXIES = ("virtualNode/alpha", "virtualGateway/gateway")
 #: Edits between two looks at what Envoy runs on.
 _LOOK = 20
+#: Copies that are remembered.
+_COPIES = 5_000
 PATIENCE = 30.0
 
 
@@ -60,6 +62,8 @@ class Copies(_StandIns):
         self._local: set[tuple[str, bool]] = set()
 
     def snapshot(self, snapshot: Snapshot) -> Snapshot:
+        if len(self._made) > _COPIES:
+            self._made.clear()
         local: set[tuple[str, bool]] = set()
         copies: dict[str, list[Resource]] = {}
         for url, resources in ((LISTENER, snapshot.listeners), (CLUSTER, snapshot.clusters)):

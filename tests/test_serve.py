@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -16,6 +17,13 @@ from pki import Certificates
 from served import PATIENCE, Served
 from test_cli import ERROR, Run, run
 from test_meshes import UNKNOWN, node
+
+from appmesh_xds.readers import Reader
+from appmesh_xds.server.daemon import Daemon
+from appmesh_xds.server.files import Files
+from appmesh_xds.server.meshes import Meshes
+from appmesh_xds.server.security import Security
+from appmesh_xds.server.session import no_keys
 
 __all__ = ["run"]
 
@@ -217,3 +225,26 @@ def test_a_state_that_others_may_read_is_refused(run: Run, tmp_path: Path) -> No
     tmp_path.chmod(0o755)
     done = run("serve", run.mesh(node()), "--state", tmp_path)
     assert done.status == 2 and f"chmod 700 {tmp_path}" in done.err
+
+
+def test_a_fault_of_ours_does_not_end_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "mesh.json", node())
+    daemon = Daemon(Files(Reader(tmp_path)), Meshes(), Security(None, no_keys, False))
+    assert daemon.start() == ()
+    served = daemon.meshes.snapshot(FRONT)
+    write(tmp_path / "mesh.json", node(port=8081))
+
+    def fail(*_: object) -> None:
+        raise RecursionError("of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon.meshes, "update", fail)
+        asyncio.run(daemon.reload())
+    assert daemon.meshes.snapshot(FRONT) is served
+    assert "could not be taken over" in caplog.text and "of ours" in caplog.text
+    write(tmp_path / "mesh.json", node(port=8082))
+    asyncio.run(daemon.reload())
+    newest = daemon.meshes.snapshot(FRONT)
+    assert newest is not None and newest is not served
