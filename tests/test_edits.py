@@ -5,8 +5,9 @@ a node and a gateway, over both variants of the protocol. The normal suite makes
 
     APPMESH_XDS_DEPTH=10000 pytest tests/test_edits.py
 
-makes as many as are asked for. Envoy is shown copies, as by the oracle (`tests/oracle.py`), with
-`validate_clusters`: routes that come before their cluster, or outlive it, are refused.
+makes as many as are asked for (ten thousand take a quarter of an hour). Envoy is shown copies, as by the
+oracle (`tests/oracle.py`), with `validate_clusters`: routes that come before their cluster, or outlive it,
+are refused.
 """
 
 from __future__ import annotations
