@@ -194,3 +194,23 @@ def test_the_corpus_translates(name: str, files: list[Path], complete: bool) -> 
         snapshot = am.translate(mesh, proxy, am.Options(sds_socket="/sds.sock"))
         assert snapshot.errors == () or not complete, snapshot.errors
         assert snapshot.listeners
+
+
+def test_a_kind_that_is_no_text_is_a_problem() -> None:
+    """Found by tests/test_fuzz.py."""
+    manifest = {"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": ["Mesh"], "metadata": {"name": "m"}}
+    with pytest.raises(am.SpecErrors, match=r"unknown kind \['Mesh'\]"):
+        am.loads(manifest)
+
+
+@pytest.mark.parametrize("backends", ["x", [{"virtualService": {"virtualServiceName": ["x"]}}], [7]])
+def test_groups_beside_broken_backends_are_a_problem(backends: object) -> None:
+    """Found by tests/test_fuzz.py."""
+    node = {
+        "apiVersion": "appmesh.k8s.aws/v1beta2",
+        "kind": "VirtualNode",
+        "metadata": {"name": "n", "namespace": "shop"},
+        "spec": {"backends": backends, "backendGroups": [{"name": "*"}]},
+    }
+    with pytest.raises(am.SpecErrors, match="backends"):
+        am.loads(node, mesh="m")

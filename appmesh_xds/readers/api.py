@@ -83,9 +83,16 @@ def recognise(value: Any) -> bool:
         return False
     if any(name in value for name, _ in _NAMES) or set(value) == {"spec"} or _is_bare_spec(value):
         return True
+    if _is_recorded(value):
+        return recognise(value["data"])
     return any(kind in value and isinstance(value[kind], dict) for kind in _MEMBERS if kind != "mesh") or (
         bool(_LISTS & set(value)) or (isinstance(value.get("mesh"), dict) and "meshName" in value["mesh"])
     )
+
+
+def _is_recorded(value: Mapping[str, Any]) -> bool:
+    """A response as recorders of boto3 keep it (placebo)."""
+    return set(value) == {"status_code", "data"} and isinstance(value["data"], dict)
 
 
 def _is_bare_spec(value: Mapping[str, Any]) -> bool:
@@ -95,6 +102,14 @@ def _is_bare_spec(value: Mapping[str, Any]) -> bool:
 def read(document: Document, context: Context) -> Iterator[Found | Problem]:
     """Every resource of a document, and what is wrong with it."""
     yield from _read(document.value, _Place(document, "$"), context)
+
+
+def read_request(
+    value: dict[str, Any], document: Document, path: str, context: Context
+) -> Iterator[Found | Problem]:
+    """One request that stands within a document of another kind. As a call that was made it is not looked at
+    more strictly than the service did."""
+    yield from _read(value, _Place(document, path), context, response=True)
 
 
 def _read(
@@ -109,6 +124,9 @@ def _read(
     if not isinstance(value, dict):
         shown = value.tag if isinstance(value, Tagged) else type(value).__name__
         yield _problem(place, f"expected an App Mesh resource, got {shown}")
+        return
+    if _is_recorded(value):
+        yield from _read(value["data"], place._replace(path=f"{place.path}.data"), context, response=True)
         return
     wrapped = [kind for kind in _MEMBERS if isinstance(value.get(kind), dict)]
     if context.kind is None and len(wrapped) == 1 and set(value) <= {wrapped[0], *_AROUND}:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import Problem
-from . import api, cloudformation, kubernetes, terraform
+from . import api, cloudformation, cloudtrail, kubernetes, terraform
 from .found import Context, Found
 from .text import Document
 
@@ -31,5 +31,6 @@ DIALECTS: tuple[Dialect, ...] = (
     Dialect("cloudformation", cloudformation.recognise, cloudformation.read),
     Dialect("kubernetes", kubernetes.recognise, kubernetes.read),
     Dialect("terraform", terraform.recognise, terraform.read),
+    Dialect("cloudtrail", cloudtrail.recognise, cloudtrail.read),
     API,
 )

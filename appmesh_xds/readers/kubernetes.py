@@ -157,7 +157,7 @@ def _object(value: dict[str, Any], document: Document, path: str) -> _Object | P
             f"{value.get('apiVersion')} is not read",
             f"only {_VERSION} is; the controller's own migration guide tells how to get there",
         )
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         return made.problem(".kind", f"unknown kind {kind!r}", f"one of {', '.join(_KINDS)}")
     if not isinstance(name, str) or not name:
         return made.problem(".metadata.name", "is missing")
@@ -367,8 +367,10 @@ class _Cluster:
         if not isinstance(groups, list) or not groups:
             return
         backends = body.setdefault("backends", [])
+        if not isinstance(backends, list):
+            return  # which is a problem of its own
         listed = {
-            _mapping(_mapping(backend).get("virtualService")).get("virtualServiceName")
+            str(_mapping(_mapping(backend).get("virtualService")).get("virtualServiceName"))
             for backend in backends
         }
         added: set[str] = set()
