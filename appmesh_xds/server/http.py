@@ -15,7 +15,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 from urllib.parse import unquote
@@ -67,15 +67,17 @@ async def listening(address: str, handler: Handler, *, only_local: bool) -> Asyn
     if only_local and not is_local(address):
         raise UsageError(f"{address} is beyond loopback: use a loopback address or unix:PATH here")
     check_host = only_local and not address.startswith("unix:")
-    connections: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        task.add_done_callback(connections.discard)
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Noted at once: a task that is called off before it began could not close its connection.
+        task = asyncio.create_task(serve(reader, writer, len(connections) < _CONNECTIONS))
+        connections[task] = writer
+        task.add_done_callback(lambda done: connections.pop(done).close())
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, welcome: bool) -> None:
         try:
-            if len(connections) <= _CONNECTIONS:
+            if welcome:
                 async with asyncio.timeout(_PATIENCE):
                     await _converse(reader, writer, handler, check_host)
         except (TimeoutError, OSError, asyncio.CancelledError):
@@ -90,15 +92,16 @@ async def listening(address: str, handler: Handler, *, only_local: bool) -> Asyn
         yield bound
     finally:
         server.close()
-        for task in tuple(connections):
+        for task, writer in tuple(connections.items()):
             task.cancel()
+            writer.transport.abort()
         await asyncio.gather(*connections, return_exceptions=True)
         if address.startswith("unix:"):
             with contextlib.suppress(OSError):
                 os.unlink(address[5:])
 
 
-async def _listen(address: str, connected: Callable[..., Awaitable[None]]) -> tuple[asyncio.Server, str]:
+async def _listen(address: str, connected: Callable[..., None]) -> tuple[asyncio.Server, str]:
     try:
         if address.startswith("unix:"):
             bound = _bound(address[5:])

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
@@ -29,6 +29,9 @@ class Peer(NamedTuple):
     uris: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
 
+
+#: How long the last write of a stream may take, in seconds.
+_LAST_WRITE: Final = 1.0
 
 #: Is told the node's id (fit to print), the peer and what happened. It must not wait, nor raise.
 Observer = Callable[[str, Peer, Observed], None]
@@ -147,10 +150,17 @@ class Session:
                 self._timer.cancel()
             try:
                 if self._writer is not None:
-                    self._writer.cancel()
-                    await asyncio.gather(self._writer, return_exceptions=True)
+                    await self._end_writing(self._writer)
             finally:  # also when gRPC cancels us while we wait
                 self._tell(Ended(status=self.end[0].name, text=self.end[1]))
+
+    async def _end_writing(self, writer: asyncio.Task[None]) -> None:
+        """A write that is going on ends by itself, unless its client does not read: gRPC may never end a
+        stream whose write was called off half way."""
+        self._over = True
+        await asyncio.wait([writer], timeout=_LAST_WRITE)
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
 
     def finish(self, code: grpc.StatusCode, text: str) -> None:
         """Ends the stream, with the first status that it is given."""
@@ -261,7 +271,7 @@ class Session:
             while response is not None:
                 self._tell(response)  # before it is written, because its answer may be quicker than we
                 await self._context.write(response.data)
-                response = self.machine.respond(self.now())
+                response = None if self._over else self.machine.respond(self.now())
         except Exception as error:
             # grpc's own, of several kinds: the connection broke, which the reader sees too.
             self.finish(grpc.StatusCode.UNAVAILABLE, printable(f"could not write: {error}"))
