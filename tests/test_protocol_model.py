@@ -7,6 +7,7 @@ and are delivered one at a time, when Hypothesis says so.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Any
 
@@ -22,6 +23,8 @@ from appmesh_xds.server import wire
 from appmesh_xds.server.protocol import Connected, Delta, GateTimeout, Refused, Response, Sotw
 from appmesh_xds.snapshot import Snapshot
 
+#: How many conversations; `APPMESH_XDS_DEPTH=5000 python -m pytest tests/test_protocol_model.py` in depth.
+DEPTH = int(os.environ.get("APPMESH_XDS_DEPTH", "150"))
 NAMES = "abcd"
 #: How many contents a resource may have. Refused ones are those that end in "!".
 CONTENTS = ("1", "2", "3", "!")
@@ -424,5 +427,5 @@ class Conversation(RuleBasedStateMachine):
 def test_whatever_happens(kind: type[Sotw] | type[Delta]) -> None:
     machine = type("Machine", (Conversation,), {"kind": kind})
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine, settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
+        machine, settings=settings(max_examples=DEPTH, stateful_step_count=40, deadline=None)
     )

@@ -37,6 +37,8 @@ _OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # This is what counts: without it a client that is gone is waited for a minute, whatever stands above.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     # A second server on the same port shall fail, not take half of the connections.
     ("grpc.so_reuseport", 0),
     ("grpc.max_send_message_length", -1),
