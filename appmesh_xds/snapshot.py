@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from .mesh import Mesh
 
 _DEFAULTS = Options()
-_BY_NAME = attrgetter("name")
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, gc=False):
@@ -88,9 +86,9 @@ _ATTRIBUTES = {
 
 
 def set_version(resources: Iterable[Resource]) -> str:
-    """A version for a set of resources: a hash of their names and versions, in name order."""
-    parts = [f"{len(one.name)}:{one.name}{one.version}" for one in sorted(resources, key=_BY_NAME)]
-    return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
+    """A version for a set of resources, in any order: a hash of their names and versions."""
+    entries = sorted([f"{resource.name}\0{resource.version}" for resource in resources])
+    return hashlib.blake2b("\n".join(entries).encode(), digest_size=8).hexdigest()
 
 
 def translate(mesh: Mesh, proxy: str, options: Options = _DEFAULTS, *, strict: bool = False) -> Snapshot:

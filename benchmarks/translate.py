@@ -81,6 +81,7 @@ class _Pauses:
 
 def _load(nodes: int, backends: int, sharing: synthetic.Sharing) -> dict[str, float]:
     text = synthetic.text(nodes, backends, sharing)
+    gc.collect()
     return {"load_us_per_node": _timed(lambda: am.loads(text)) / nodes * 1e6}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -242,14 +244,44 @@ def test_a_certificate_rotates_without_a_dropped_connection(site: Site, delta: b
             with Http1(port, tls_client(site.folder / "ca.crt"), SERVER_NAME) as kept:
                 assert kept.request("/").status == 503  # no application runs
                 before = envoy.stats(updates)
-                new = site.issue(SERVER_NAME)
-                site.put("front", new)
-                wanted = x509.load_pem_x509_certificate(new.certificate_chain).serial_number
-                until(lambda: _shown(port) == wanted, lambda: f"{first}, {server.err_text()}")
+                with _visitors(port, site.folder / "ca.crt") as told:
+                    for _ in range(3):
+                        new = site.issue(SERVER_NAME)
+                        site.put("front", new)
+                        wanted = x509.load_pem_x509_certificate(new.certificate_chain).serial_number
+                        until(lambda: _shown(port) == wanted, lambda: f"{first}, {server.err_text()}")  # noqa: B023
+                    enough = len(told) + 20
+                    until(lambda: len(told) >= enough, lambda: str(told[-3:]))
+                assert set(told) == {503}
                 assert kept.request("/").status == 503
                 assert envoy.stats(updates) == before
             assert not any(envoy.stats(r"update_rejected$").values())
     assert "PRIVATE" not in server.err_text() and " nack " not in server.err_text()
+
+
+@contextmanager
+def _visitors(port: int, authority: Path) -> Iterator[list[Any]]:
+    """Clients that connect without a pause. Yields what became of each, as it comes: a status or an error."""
+    told: list[Any] = []
+    stop = threading.Event()
+
+    def visit() -> None:
+        while not stop.is_set():
+            try:
+                with Http1(port, tls_client(authority), SERVER_NAME) as client:
+                    told.append(client.request("/").status)
+            except OSError as error:
+                told.append(str(error))
+
+    threads = [threading.Thread(target=visit) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield told
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
 
 
 def _shown(port: int) -> int:

@@ -11,7 +11,6 @@ always the newest.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -22,6 +21,7 @@ import grpc.aio
 
 from ..errors import UsageError
 from ..snapshot import Snapshot
+from .address import is_local
 from .health import Health
 from .logs import EventLog
 from .messages import Ended, Memory
@@ -197,16 +197,6 @@ class Server:
         await self._closed.wait()
 
 
-def _is_local(listen: str) -> bool:
-    if listen.startswith("unix:"):
-        return True
-    host = listen.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 @asynccontextmanager
 async def serve(
     source: SnapshotSource,
@@ -224,7 +214,7 @@ async def serve(
     happened or was sent; without it, that is logged. Raises `UsageError` for an address beyond loopback
     without TLS, and for one that cannot be bound.
     """
-    if credentials is None and not _is_local(listen):
+    if credentials is None and not is_local(listen):
         raise UsageError(f"{listen} is beyond loopback: it needs TLS")
     server = Server(source, settings, access, observe or EventLog())
     await server.start(listen, credentials)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import re
 import socket
@@ -23,6 +22,7 @@ from urllib.parse import unquote
 import h11
 
 from ..errors import UsageError
+from .address import is_local
 
 #: Seconds for a request and for its answer.
 _PATIENCE: Final = 5.0
@@ -43,17 +43,6 @@ class Answer(NamedTuple):
 
 #: From the path, decoded, without the query. It must not wait.
 Handler = Callable[[str], Answer]
-
-
-def is_local(address: str) -> bool:
-    """Whether only this machine can reach `HOST:PORT` or `unix:PATH`."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @asynccontextmanager

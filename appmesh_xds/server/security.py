@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ..errors import UsageError
 from ..snapshot import Snapshot
-from .http import is_local
+from .address import is_local
 from .identity import Identities
 from .session import Access, Peer, no_keys
 from .tls import ServerTls
