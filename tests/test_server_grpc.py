@@ -383,7 +383,8 @@ def test_a_client_that_never_reads_gets_the_newest() -> None:
         numbers = []
         while not numbers or numbers[-1] != 199:
             response = proto.DiscoveryResponse.FromString(await stream.read())
-            numbers += [int(entry.value[:4]) for entry in response.resources]
+            # The first may be from before the changes.
+            numbers += [int(entry.value[:4]) for entry in response.resources if entry.value != b"a1"]
         assert len(numbers) < 150, "it was sent what was out of date long ago"
 
     _talk(Snapshots([snapshot(cds="a1")]), client)

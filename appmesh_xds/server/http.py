@@ -81,13 +81,21 @@ async def listening(address: str, handler: Handler, *, only_local: bool) -> Asyn
         yield bound
     finally:
         server.close()
+        await _turns()  # in which the last that were accepted are connected
         for task, writer in tuple(connections.items()):
             task.cancel()
             writer.transport.abort()
         await asyncio.gather(*connections, return_exceptions=True)
+        await _turns()  # in which their sockets are closed
         if address.startswith("unix:"):
             with contextlib.suppress(OSError):
                 os.unlink(address[5:])
+
+
+async def _turns() -> None:
+    """Lets the loop do what it has put off: what it does for a connection takes it a few turns."""
+    for _ in range(4):
+        await asyncio.sleep(0)
 
 
 async def _listen(address: str, connected: Callable[..., None]) -> tuple[asyncio.Server, str]:
