@@ -16,6 +16,7 @@ never totals; poll, never sleep; let a client wait for its answer (or the end of
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import random
@@ -32,7 +33,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 Bootstrap = Mapping[str, Any] | str
 
@@ -70,14 +71,17 @@ def validate(bootstrap: Bootstrap) -> tuple[bool, str]:
         return done.returncode == 0, done.stdout + done.stderr
 
 
+#: Of this process alone: each worker of the suite takes every eighth port, and none twice.
+_WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_PORTS: Final = itertools.cycle(random.sample(range(20_000 + _WORKER, 32_000, 8), k=1_500))
+
+
 def free_port() -> int:
     """A free TCP port of 127.0.0.1 for an Envoy whose stats names need the port beforehand.
 
-    From below the range that the system gives to port 0 and to clients, so that nobody is given it meanwhile;
-    at random, for the tests of several processes.
+    From below the range that the system gives to port 0 and to clients, so that nobody is given it meanwhile.
     """
-    for _ in range(200):
-        port = random.randrange(20000, 32000)
+    for port in itertools.islice(_PORTS, 1_500):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
