@@ -63,7 +63,7 @@ class Served:
             )
         assert self._process.stdout is not None
         self.out = self._process.stdout.readline()
-        found = re.match(r"listening on (\S+)", self.out)
+        found = re.match(r"listening on ([^\s,]+)", self.out)
         if found is None:
             status = self.wait()
             raise AssertionError(f"serve ended with {status}: {self.out}{self.err_text()}")
@@ -103,19 +103,24 @@ class Served:
         """All that it wrote to stderr, also before a restart."""
         return self._log.read_text() if self._log.exists() else ""
 
-    def channel(self) -> grpc.Channel:
+    def channel(self, socket: Path | None = None) -> grpc.Channel:
+        """To its port, or to a unix socket."""
+        if socket is not None:
+            return grpc.insecure_channel(f"unix:{socket}")
         address = f"127.0.0.1:{self.port}"
         if self.credentials is None:
             return grpc.insecure_channel(address)
         name = ("grpc.ssl_target_name_override", SERVER_NAME)
         return grpc.secure_channel(address, self.credentials, options=[name])
 
-    def ask(self, node: str, type_url: str = CLUSTER, *names: str) -> dict[str, Any]:
+    def ask(
+        self, node: str, type_url: str = CLUSTER, *names: str, socket: Path | None = None
+    ) -> dict[str, Any]:
         """The resources that a new client is given, by name. Raises grpc.RpcError when it is turned away."""
         request = proto.DiscoveryRequest(type_url=type_url, resource_names=names)
         request.node.id = node
         path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
-        with self.channel() as channel:
+        with self.channel(socket) as channel:
             call = channel.stream_stream(path)(iter([request.SerializeToString()]), timeout=PATIENCE)
             response: Any = proto.DiscoveryResponse.FromString(next(call))
             call.cancel()

@@ -23,7 +23,6 @@ from appmesh_xds.server.daemon import Daemon
 from appmesh_xds.server.files import Files
 from appmesh_xds.server.meshes import Meshes
 from appmesh_xds.server.security import Security
-from appmesh_xds.server.session import no_keys
 
 __all__ = ["run"]
 
@@ -231,7 +230,7 @@ def test_a_fault_of_ours_does_not_end_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "mesh.json", node())
-    daemon = Daemon(Files(Reader(tmp_path)), Meshes(), Security(None, no_keys, False))
+    daemon = Daemon(Files(Reader(tmp_path)), Meshes(), Security(listeners=()))
     assert daemon.start() == ()
     served = daemon.meshes.snapshot(FRONT)
     write(tmp_path / "mesh.json", node(port=8081))

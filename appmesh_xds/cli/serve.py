@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UsageError
@@ -12,10 +13,14 @@ from .reading import add_reading, pairs
 from .rendering import add_options, rendering_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..server.security import Security
 
 #: Where Envoys find the server unless told otherwise.
 ADDRESS: Final = "127.0.0.1:18000"
+#: PATH=KIND/NAME, with a mesh or as an ARN. Both sides may hold "=".
+_BINDING: Final = re.compile(r"(.+)=((?:arn:[^/]+:)?(?:mesh/[^/]+/)?virtual(?:Node|Gateway)/.+)", re.DOTALL)
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -30,8 +35,23 @@ def add_parser(commands: Any) -> None:
     add_options(parser)
     group = parser.add_argument_group("serving")
     group.add_argument(
-        "--listen", metavar="ADDR", default=ADDRESS, help=f"HOST:PORT or unix:PATH (default {ADDRESS})"
+        "--listen",
+        metavar="ADDR|off",
+        default=ADDRESS,
+        help=f"HOST:PORT or unix:PATH (default {ADDRESS}); 'off' leaves it to --unix",
     )
+    group.add_argument(
+        "--unix",
+        metavar="PATH=KIND/NAME",
+        action="append",
+        default=[],
+        help="a unix socket of one proxy (mesh/M/KIND/NAME where there are several meshes): who may open it "
+        "is that proxy, and is given its private keys; may be repeated",
+    )
+    group.add_argument(
+        "--unix-mode", metavar="MODE", type=_mode, help="of unix sockets (0600, or 0660 with --unix-group)"
+    )
+    group.add_argument("--unix-group", metavar="GROUP", type=_group, help="of unix sockets, name or number")
     group.add_argument("--watch", action="store_true", help="follow changes of the files (SIGHUP does too)")
     group.add_argument("--state", metavar="DIR", help="keep the last good snapshots over restarts, less keys")
     group.add_argument(
@@ -94,19 +114,77 @@ def _security(arguments: argparse.Namespace) -> Security:
     from ..server.tls import ServerTls
 
     certificate, key, ca = arguments.tls_certificate, arguments.tls_key, arguments.client_ca
+    listen = None if arguments.listen == "off" else arguments.listen
+    sockets = _sockets(arguments.unix)
+    if listen is None:
+        if not sockets:
+            raise UsageError("--listen off needs --unix: else nobody can connect")
+        for name in _OF_LISTEN:
+            if getattr(arguments, name):
+                raise UsageError(f"--{name.replace('_', '-')} does not go with --listen off")
+    if not sockets and (listen is None or not listen.startswith("unix:")):
+        for flag, value in (("--unix-mode", arguments.unix_mode), ("--unix-group", arguments.unix_group)):
+            if value is not None:
+                raise UsageError(f"{flag} needs --unix, or --listen unix:PATH")
     if (certificate is None) != (key is None):
         raise UsageError("--tls-certificate and --tls-key go together")
     if certificate is None and (ca is not None or arguments.no_client_auth):
         flag = "--no-client-auth" if ca is None else "--client-ca"
         raise UsageError(f"{flag} needs --tls-certificate and --tls-key")
     tls = certificate and ServerTls(certificate=certificate, private_key=key, client_ca=ca)
+    group = arguments.unix_group
     return security(
-        arguments.listen,
+        listen,
         tls,
         identities(arguments.trust_domain, arguments.identities),
         client_auth=not arguments.no_client_auth,
         insecure_keys=arguments.insecure_serve_keys,
+        sockets=sockets,
+        mode=arguments.unix_mode if arguments.unix_mode is not None else 0o600 if group is None else 0o660,
+        group=group,
     )
+
+
+#: Arguments that say how `--listen` is secured.
+_OF_LISTEN: Final = (
+    "tls_certificate",
+    "tls_key",
+    "client_ca",
+    "trust_domain",
+    "identities",
+    "no_client_auth",
+    "insecure_serve_keys",
+)
+
+
+def _sockets(given: list[str]) -> dict[str, str]:
+    """Paths of unix sockets, each with its proxy."""
+    from ..server.source import resource_name, without_owner
+
+    found: dict[str, str] = {}
+    for text in given:
+        read = _BINDING.fullmatch(text)
+        if read is None:
+            raise UsageError(f"--unix {text}: expected PATH=virtualNode/NAME or PATH=virtualGateway/NAME")
+        path, proxy = read[1], without_owner(resource_name(read[2]))
+        if found.setdefault(path, proxy) != proxy:
+            raise UsageError(f"--unix {path}: a socket is for one proxy")
+    return found
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise argparse.ArgumentTypeError(f"{text}: expected an octal mode as 0660")
+    return int(text, 8)
+
+
+def _group(text: str) -> int:
+    import grp
+
+    try:
+        return int(text) if text.isascii() and text.isdigit() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no group {text}") from None
 
 
 def _seconds(text: str) -> float:
@@ -146,14 +224,13 @@ def run(arguments: argparse.Namespace) -> int:
     sizes = ", ".join(f"{count} proxies of mesh {name}" for name, count in daemon.meshes.sizes().items())
     handler = logs.set_up(arguments.log_format, _LEVELS[arguments.log_level])
 
-    def ready(address: str) -> None:
-        print(f"listening on {address} ({sizes or 'what was kept'})", flush=True)
+    def ready(addresses: Sequence[str]) -> None:
+        print(f"listening on {', '.join(addresses)} ({sizes or 'what was kept'})", flush=True)
 
     settings = Settings(drain=arguments.drain, connection_age=arguments.max_connection_age)
     try:
         asyncio.run(
             daemon.run(
-                arguments.listen,
                 ready,
                 settings=settings,
                 watch=arguments.watch,

@@ -7,7 +7,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -50,8 +50,9 @@ class Daemon:
 
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the files as they are now, and with what is made of them."""
-        withheld = () if self.security.keys else withheld_keys(self.meshes.newest())
-        return (*self.file_problems, *self.meshes.problems(), *withheld)
+        security = self.security
+        withheld = withheld_keys(one for one in self.meshes.newest() if not security.serves_keys(one))
+        return (*self.file_problems, *self.meshes.problems(), *security.bindings.problems(), *withheld)
 
     # --- loading ------------------------------------------------------------------------------------------
 
@@ -62,6 +63,7 @@ class Daemon:
         """
         kept = [] if self.state is None else self.state.load()
         self.meshes.remember(kept)
+        self.security.bindings.look(kept)
         try:
             self.load()
         except SpecErrors:
@@ -86,6 +88,7 @@ class Daemon:
         read = time.monotonic()
         changes = self.meshes.update(*loaded.meshes)
         translated = time.monotonic()
+        self.security.bindings.look(self.meshes.newest())
         self.file_problems, self.usable = loaded.problems, True
         self.loaded_at = time.time()
         self.operations.loaded(read - start, translated - read)
@@ -126,15 +129,14 @@ class Daemon:
 
     async def run(
         self,
-        listen: str,
-        ready: Callable[[str], None],
+        ready: Callable[[Sequence[str]], None],
         *,
         settings: Settings,
         watch: bool = False,
         admin: str | None = None,
         probe: str | None = None,
     ) -> None:
-        """Serves until SIGTERM or SIGINT, then drains. `ready` is given the bound address. At `admin` and
+        """Serves until SIGTERM or SIGINT, then drains. `ready` is given the bound addresses. At `admin` and
         `probe` answers `operations`."""
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
@@ -156,10 +158,8 @@ class Daemon:
         async with (
             serve(
                 self.meshes,
-                listen=listen,
-                credentials=self.security.credentials,
+                listen=self.security.listeners,
                 settings=settings,
-                access=self.security.access,
                 observe=self.operations.observe,
             ) as server,
             self.operations.answering(server, admin, probe),
@@ -169,7 +169,7 @@ class Daemon:
             gc.freeze()
             if watch:
                 begin(self._watch())
-            ready(listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{server.port}")
+            ready(server.addresses)
             await stopping.wait()
             note(logging.INFO, "stopping", streams=len(server.sessions()))
         for task in tasks:

@@ -11,7 +11,7 @@ always the newest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Final
@@ -21,8 +21,9 @@ import grpc.aio
 
 from ..errors import UsageError
 from ..snapshot import Snapshot
-from .address import is_local
+from .address import is_local, unix_path
 from .health import Health
+from .listeners import Listener, UnixSocket
 from .logs import EventLog
 from .messages import Ended, Memory
 from .protocol import Delta, Sotw
@@ -57,18 +58,13 @@ _AT_ONCE: Final = 32
 class Server:
     """A running server; see `serve`."""
 
-    def __init__(
-        self,
-        source: SnapshotSource,
-        settings: Settings,
-        access: Callable[[Peer, Snapshot], Access],
-        observe: Observer,
-    ) -> None:
-        #: The bound port; 0 for a unix socket.
+    def __init__(self, source: SnapshotSource, settings: Settings, observe: Observer) -> None:
+        #: Where it listens, with the ports that it was given.
+        self.addresses: tuple[str, ...] = ()
+        #: The first port of these; 0 when all are unix sockets.
         self.port = 0
         self.settings = settings
         self.source = source
-        self.access = access
         self.observe = observe
         self._memories: dict[str, Memory] = {}
         self._streams: dict[Session, None] = {}
@@ -79,46 +75,73 @@ class Server:
         self._health = Health()
         self._draining = False
         self._closed = asyncio.Event()
-        self._grpc = grpc.aio.server(
-            handlers=(self._handler(), self._health.handler()),
-            options=(
-                *_OPTIONS,
-                ("grpc.max_receive_message_length", settings.request_bytes),
-                # gRPC adds or takes away up to a tenth by chance.
-                ("grpc.max_connection_age_ms", int(settings.connection_age * 1000)),
-            ),
-        )
+        #: One for each address: gRPC does not say which of its own a stream came in by.
+        self._grpc: list[grpc.aio.Server] = []
+        self._sockets: list[UnixSocket] = []
 
-    def _handler(self) -> grpc.GenericRpcHandler:
+    def _handler(self, listener: Listener) -> grpc.GenericRpcHandler:
         def method(kind: type[Sotw] | type[Delta]) -> grpc.RpcMethodHandler[bytes, bytes]:
             async def serve_stream(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-                await self._serve(kind, context)
+                await self._serve(kind, context, listener)
 
             return grpc.stream_stream_rpc_method_handler(serve_stream)
 
         methods = {"StreamAggregatedResources": method(Sotw), "DeltaAggregatedResources": method(Delta)}
         return grpc.method_handlers_generic_handler(_SERVICE, methods)
 
-    async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> None:
+    async def start(self, listeners: Iterable[Listener]) -> None:
+        """Takes streams at all of these, or raises `UsageError` and at none."""
         try:
-            if credentials is None:
-                self.port = self._grpc.add_insecure_port(listen)
+            for listener in listeners:
+                await self._listen(listener)
+            for socket in self._sockets:
+                socket.publish()
+        except UsageError:
+            await self._end(0)
+            raise
+
+    async def _listen(self, listener: Listener) -> None:
+        path, at = unix_path(listener.address), listener.address
+        if path is not None:
+            self._sockets.append(UnixSocket(path, listener.mode, listener.group))
+            at = self._sockets[-1].address
+        server = grpc.aio.server(
+            handlers=(self._handler(listener), self._health.handler()),
+            options=(
+                *_OPTIONS,
+                ("grpc.max_receive_message_length", self.settings.request_bytes),
+                # gRPC adds or takes away up to a tenth by chance.
+                ("grpc.max_connection_age_ms", int(self.settings.connection_age * 1000)),
+            ),
+        )
+        try:
+            if listener.credentials is None:
+                port = server.add_insecure_port(at)
             else:
-                self.port = self._grpc.add_secure_port(listen, credentials)
+                port = server.add_secure_port(at, listener.credentials)
         except RuntimeError as error:
-            raise UsageError(f"cannot listen on {listen}: {error}") from None
-        await self._grpc.start()
+            raise UsageError(f"cannot listen on {listener.address}: {error}") from None
+        await server.start()
+        self._grpc.append(server)
+        if path is None:
+            at = f"{listener.address.rpartition(':')[0]}:{port}"
+            self.port = self.port or port
+        self.addresses += (at if path is None else f"unix:{path}",)
 
     async def _serve(
-        self, kind: type[Sotw] | type[Delta], context: grpc.aio.ServicerContext[bytes, bytes]
+        self,
+        kind: type[Sotw] | type[Delta],
+        context: grpc.aio.ServicerContext[bytes, bytes],
+        listener: Listener,
     ) -> None:
         if self._draining:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+        peer = peer_of(context, listener.address)
         if len(self._streams) >= self.settings.streams:
             code, text = grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams"
-            self.observe("a client", peer_of(context), Ended(status=code.name, text=text))
+            self.observe("a client", peer, Ended(status=code.name, text=text))
             await context.abort(code, text)
-        stream = Session(self, kind, context)
+        stream = Session(self, kind, context, peer, listener.access)
         self._streams[stream] = None
         try:
             await stream.run()
@@ -184,13 +207,20 @@ class Server:
             return
         self._draining = True
         self._health.stop()
+        for socket in self._sockets:
+            socket.remove()  # whoever comes next may have the path already
         streams = list(self._streams)
         for number, stream in enumerate(streams):
             if number:
                 await asyncio.sleep(self.settings.drain / len(streams))
             stream.finish(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-        await self._grpc.stop(1)
+        await self._end(1)
         self._closed.set()
+
+    async def _end(self, grace: float) -> None:
+        for socket in self._sockets:
+            socket.remove()
+        await asyncio.gather(*(server.stop(grace) for server in self._grpc))
 
     async def wait_closed(self) -> None:
         """Returns when `drain` is done."""
@@ -201,7 +231,7 @@ class Server:
 async def serve(
     source: SnapshotSource,
     *,
-    listen: str = "127.0.0.1:0",
+    listen: str | Sequence[Listener] = "127.0.0.1:0",
     credentials: grpc.ServerCredentials | None = None,
     settings: Settings = Settings(),  # noqa: B008 - frozen
     access: Callable[[Peer, Snapshot], Access] = no_keys,
@@ -209,15 +239,20 @@ async def serve(
 ) -> AsyncIterator[Server]:
     """Serves a source's snapshots for as long as the context lasts, then drains.
 
-    `listen` is `HOST:PORT`, port 0 for a free one, or `unix:PATH`. `access` says what a client may have; it
-    is asked again with every change. `observe` is called with the node's id (fit to print), the peer and what
-    happened or was sent; without it, that is logged. Raises `UsageError` for an address beyond loopback
-    without TLS, and for one that cannot be bound.
+    `listen` is `HOST:PORT`, port 0 for a free one, or `unix:PATH`. There `credentials` and `access` hold;
+    `access` says what a client may have, and is asked again with every change. Several addresses are
+    `Listener`s, each with its own of both. `observe` is called with the node's id (fit to print), the peer
+    and what happened or was sent; without it, that is logged. Raises `UsageError` for an address beyond
+    loopback without TLS, and for one that cannot be bound.
     """
-    if credentials is None and not is_local(listen):
-        raise UsageError(f"{listen} is beyond loopback: it needs TLS")
-    server = Server(source, settings, access, observe or EventLog())
-    await server.start(listen, credentials)
+    listeners = [Listener(listen, credentials, access)] if isinstance(listen, str) else listen
+    if not isinstance(listen, str) and (credentials is not None or access is not no_keys):
+        raise UsageError("credentials and access stand in each Listener, when there are some")
+    for listener in listeners:
+        if listener.credentials is None and not is_local(listener.address):
+            raise UsageError(f"{listener.address} is beyond loopback: it needs TLS")
+    server = Server(source, settings, observe or EventLog())
+    await server.start(listeners)
     loop = asyncio.get_running_loop()
 
     def changed(node_ids: Collection[str]) -> None:

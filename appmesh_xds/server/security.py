@@ -5,54 +5,73 @@ nothing, on loopback                 any                          no, or --insec
 TLS, on loopback                     any                          no, or --insecure-serve-keys
 TLS and --client-ca                  by their certificate's name  yes
 TLS and --no-client-auth             any that reach it            never
+--unix PATH=KIND/NAME                who may open the socket      yes, of that proxy
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
-import grpc
+import msgspec
 from msgspec import Struct
 
 from ..errors import UsageError
 from ..snapshot import Snapshot
 from .address import is_local
+from .bindings import Bindings
 from .identity import Identities
+from .listeners import MODE, Listener
 from .session import Access, Peer, no_keys
 from .tls import ServerTls
 
 
-class Security(Struct, frozen=True):
+class Security(Struct, frozen=True, kw_only=True):
     """What `serve` is given."""
 
-    credentials: grpc.ServerCredentials | None
-    access: Callable[[Peer, Snapshot], Access]
-    #: Whether anybody may have private keys.
-    keys: bool
+    listeners: tuple[Listener, ...]
+    #: Whether private keys are given to whoever may have a proxy, wherever that connects.
+    keys: bool = False
+    #: Sockets that are each one proxy's, which is given its keys there.
+    bindings: Bindings = msgspec.field(default_factory=lambda: Bindings({}))
     #: Path of the server's own certificate.
     certificate: str | None = None
 
+    def serves_keys(self, snapshot: Snapshot) -> bool:
+        """Whether somebody may have this proxy's private keys."""
+        return self.keys or self.bindings.serve(snapshot)
+
 
 def security(
-    listen: str,
+    listen: str | None,
     tls: ServerTls | None,
     identities: Identities,
     *,
     client_auth: bool = True,
     insecure_keys: bool = False,
+    sockets: Mapping[str, str] | None = None,
+    mode: int = MODE,
+    group: int | None = None,
 ) -> Security:
-    """Raises `UsageError` for what does not go together."""
+    """`sockets` are paths, each with its proxy; `mode` and `group` are those of every unix socket.
+
+    Raises `UsageError` for what does not go together.
+    """
+    bindings = Bindings(sockets or {})
+    own = [Listener(f"unix:{path}", None, bindings.access(path), mode, group) for path in bindings.proxies]
+    if listen is None:
+        return Security(listeners=tuple(own), bindings=bindings)
     rules = identities.trust_domain is not None or bool(identities.table)
+    access, keys = (_everything, True) if insecure_keys else (no_keys, False)
     if tls is not None and tls.client_ca is not None:
         if not client_auth or insecure_keys:
             flag = "--insecure-serve-keys" if insecure_keys else "--no-client-auth"
             raise UsageError(f"{flag} does not go with --client-ca")
         if not rules:
             raise UsageError("--client-ca needs --trust-domain or --identities: else nobody is let in")
-        return Security(tls.credentials(), identities.access, True, tls.certificate)
-    if rules:
+        access, keys = identities.access, True
+    elif rules:
         raise UsageError("--trust-domain and --identities need --client-ca: names must be verified")
-    if not is_local(listen):
+    elif not is_local(listen):
         if tls is None:
             raise UsageError(f"{listen} is beyond loopback: it needs TLS (--tls-certificate, --tls-key)")
         if client_auth:
@@ -60,8 +79,12 @@ def security(
         if insecure_keys:
             raise UsageError(f"--insecure-serve-keys: {listen} is beyond loopback")
     credentials = None if tls is None else tls.credentials()
-    access, certificate = _everything if insecure_keys else no_keys, None if tls is None else tls.certificate
-    return Security(credentials, access, insecure_keys, certificate)
+    return Security(
+        listeners=(Listener(listen, credentials, access, mode, group), *own),
+        keys=keys,
+        bindings=bindings,
+        certificate=None if tls is None else tls.certificate,
+    )
 
 
 def _everything(peer: Peer, snapshot: Snapshot) -> Access:

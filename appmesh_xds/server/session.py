@@ -74,7 +74,6 @@ class Host(Protocol):
 
     settings: Settings
     source: SnapshotSource
-    access: Callable[[Peer, Snapshot], Access]
     observe: Observer
 
     def admit(self, session: Session, node_id: str) -> Memory | None:
@@ -86,6 +85,7 @@ class Session:
     and how it ends."""
 
     __slots__ = (
+        "_access",
         "_context",
         "_kind",
         "_loop",
@@ -105,9 +105,16 @@ class Session:
     )
 
     def __init__(
-        self, server: Host, kind: type[Sotw] | type[Delta], context: grpc.aio.ServicerContext[bytes, bytes]
+        self,
+        server: Host,
+        kind: type[Sotw] | type[Delta],
+        context: grpc.aio.ServicerContext[bytes, bytes],
+        peer: Peer,
+        access: Callable[[Peer, Snapshot], Access],
     ) -> None:
+        """`access` says what the peer may have, where it came in."""
         self._server = server
+        self._access = access
         self._kind = kind
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -115,7 +122,7 @@ class Session:
         self._writer: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._over = False
-        self.peer = peer_of(context)
+        self.peer = peer
         self.machine: Sotw | Delta | None = None
         #: The node's id as its snapshot has it, once the stream is admitted.
         self.node: str | None = None
@@ -217,7 +224,7 @@ class Session:
             self.finish(grpc.StatusCode.NOT_FOUND, f"{self.label} is not in the mesh")
         elif snapshot.errors:
             self.finish(grpc.StatusCode.UNAVAILABLE, f"{self.label} has a configuration with errors")
-        elif self._server.access(self.peer, snapshot) is Access.NONE:
+        elif self._access(self.peer, snapshot) is Access.NONE:
             self.finish(grpc.StatusCode.PERMISSION_DENIED, f"this client may not have {self.label}")
         elif (memory := self._server.admit(self, snapshot.node_id)) is None:
             self.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, f"too many streams of {self.label}")
@@ -237,7 +244,7 @@ class Session:
         self.frozen = snapshot is None
         if snapshot is None or snapshot is self.newest or (snapshot.problems and snapshot.errors):
             return
-        access = self._server.access(self.peer, snapshot)
+        access = self._access(self.peer, snapshot)
         if access is Access.NONE:
             self.finish(grpc.StatusCode.PERMISSION_DENIED, f"this client may no longer have {self.label}")
             return
@@ -296,10 +303,12 @@ class Session:
             self._set_timer()
 
 
-def peer_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> Peer:
+def peer_of(context: grpc.aio.ServicerContext[bytes, bytes], address: str) -> Peer:
+    """Who connected to an address. Clients of a unix socket have none of their own."""
     about = context.auth_context()
+    own = context.peer()
 
     def names(kind: str) -> tuple[str, ...]:
         return tuple(name.decode("utf-8", "replace") for name in about.get(kind, ()))
 
-    return Peer(printable(context.peer()), names("peer_uri"), names("peer_dns"))
+    return Peer(printable(address if own.startswith("unix:") else own), names("peer_uri"), names("peer_dns"))
