@@ -21,6 +21,7 @@ from .meshes import Meshes
 from .operations import Operations
 from .security import Security
 from .session import Settings
+from .sizes import Sizes
 from .state import State, unchangeable
 from .watch import changes
 
@@ -44,6 +45,7 @@ class Daemon:
         self.usable = False
         #: When what is served was loaded, in seconds since the epoch.
         self.loaded_at = 0.0
+        self.sizes = Sizes()
         self.operations = Operations(self, security.certificate)
         # Reading and translating happen here, one after another, while streams go on.
         self._worker = ThreadPoolExecutor(1, "appmesh-xds-files")
@@ -52,7 +54,8 @@ class Daemon:
         """What is wrong with the files as they are now, and with what is made of them."""
         security = self.security
         withheld = withheld_keys(one for one in self.meshes.newest() if not security.serves_keys(one))
-        return (*self.file_problems, *self.meshes.problems(), *security.bindings.problems(), *withheld)
+        said = (*security.bindings.problems(), *withheld, *self.sizes.problems())
+        return (*self.file_problems, *self.meshes.problems(), *said)
 
     # --- loading ------------------------------------------------------------------------------------------
 
@@ -63,7 +66,7 @@ class Daemon:
         """
         kept = [] if self.state is None else self.state.load()
         self.meshes.remember(kept)
-        self.security.bindings.look(kept)
+        self._look()
         try:
             self.load()
         except SpecErrors:
@@ -88,13 +91,19 @@ class Daemon:
         read = time.monotonic()
         changes = self.meshes.update(*loaded.meshes)
         translated = time.monotonic()
-        self.security.bindings.look(self.meshes.newest())
+        self._look()
         self.file_problems, self.usable = loaded.problems, True
         self.loaded_at = time.time()
         self.operations.loaded(read - start, translated - read)
         if self.state is not None:
             self._keep(self.state)
         return changes
+
+    def _look(self) -> None:
+        """Looks at the proxies that there are now."""
+        newest = self.meshes.newest()
+        self.security.bindings.look(newest)
+        self.sizes.look(newest)
 
     def _keep(self, state: State) -> None:
         good, gone = self.meshes.unsaved()

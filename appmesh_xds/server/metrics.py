@@ -79,6 +79,7 @@ class Metrics:
         self._good = gauge("last_good_timestamp_seconds", "When the newest mesh in use was loaded.")
         self._failing = gauge("load_failing", "1 while the files as they are now cannot be used.")
         self._proxies = gauge("proxies", "Proxies of the mesh.", "mesh")
+        self._largest = gauge("largest_response_bytes", "The largest response that a proxy may be sent.")
         self._problems = gauge("problems", "Problems of the files as they are now.", "severity")
         info = gauge("build_info", "1, labelled with the version.", "version")
         info.labels(__version__).set(1)
@@ -155,6 +156,10 @@ class Metrics:
     def watch(self, sessions: Callable[[], Iterable[Session]]) -> None:
         """Has streams counted whenever somebody asks. To be called once."""
         self.registry.register(_Streams(sessions))
+
+    def watch_largest(self, size: Callable[[], int]) -> None:
+        """Has the size of the largest response asked for whenever somebody asks."""
+        self._largest.set_function(size)
 
     def watch_certificates(self, expiry: Callable[[], Mapping[tuple[str, str], float]]) -> None:
         """Has certificates looked at whenever somebody asks: use (`server`, `secret`) and name, to the time

@@ -20,6 +20,7 @@ from .logs import EventLog, note
 from .meshes import Meshes
 from .metrics import Metrics, each
 from .session import Session
+from .sizes import Sizes
 
 
 class Loading(Protocol):
@@ -28,6 +29,7 @@ class Loading(Protocol):
     meshes: Meshes
     #: When what is served was loaded, in seconds since the epoch.
     loaded_at: float
+    sizes: Sizes
 
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the files as they are now, and with what is made of them."""
@@ -44,6 +46,7 @@ class Operations:
         self._loading = loading
         self._certificate = certificate
         self._server: Server | None = None
+        self.metrics.watch_largest(lambda: loading.sizes.largest)
 
     # --- loading ------------------------------------------------------------------------------------------
 

@@ -66,6 +66,15 @@ def response(type_url: str, version: str, nonce: str, resources: Iterable[Resour
     return b"".join(parts)
 
 
+def response_size(type_url: str, resources: Iterable[Resource]) -> int:
+    """How many bytes a DiscoveryResponse of these resources has, give or take its nonce."""
+    heads = _HEADS[type_url]
+    lengths = [len(resource.value) for resource in resources]
+    return (
+        sum(lengths) + sum([len(heads[length]) for length in lengths]) + len(_TYPE_OF_RESPONSE[type_url]) + 24
+    )
+
+
 def delta_response(
     type_url: str, version: str, nonce: str, resources: Iterable[Resource], removed: Iterable[str]
 ) -> bytes:
