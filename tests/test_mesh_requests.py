@@ -348,3 +348,34 @@ def test_a_client_cannot_choose_the_service_by_header(gateway: int, http_app: Ht
     headers = {"x-app-mesh-virtual-service": "other.local"}
     assert get(gateway, "/kept/1", host="any.host", headers=headers).status == 200
     assert http_app.last.headers[":authority"] == "any.host"
+
+
+def test_what_a_client_says_does_not_join_what_the_gateway_says(
+    http_app: HttpApp, run_envoy: RunEnvoy
+) -> None:
+    """Of two services that keep the client's host the first hop alone chooses."""
+    with HttpApp("other") as other:
+        resources = [
+            data("virtualGateway", "edge", {"listeners": [listener(9080)]}),
+            *(service(f"{name}.local", to_node=name) for name in ("first", "second")),
+            *(node(name, [listener(80)]) for name in ("first", "second")),
+        ]
+        keep = {"hostname": {"defaultTargetHostname": "DISABLED"}}
+        for name in ("first", "second"):
+            action = {"target": {"virtualService": {"virtualServiceName": f"{name}.local"}}, "rewrite": keep}
+            body = {"httpRoute": {"match": {"prefix": f"/{name}/"}, "action": action}}
+            resources.append(data("gatewayRoute", name, body, virtualGatewayName="edge"))
+        port = free_port()
+        bootstrap = static_proxy(
+            mesh(resources, {"first": http_app.port, "second": other.port}),
+            "virtualGateway/edge",
+            interception="none",
+            ingress_ports=((9080, port),),
+            egress_port=free_port(),
+            admin_port=free_port(),
+        )
+        run_envoy(bootstrap)
+        for asked, wanted in (("first", "http-app"), ("second", "other")):
+            for said in ("first.local", "second.local"):
+                headers = {"x-app-mesh-virtual-service": said}
+                assert get(port, f"/{asked}/", host="any.host", headers=headers).text == wanted
