@@ -7,7 +7,7 @@ is. Both start on Envoy without a warning (envoy-notes §6).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -15,16 +15,23 @@ import msgspec
 from . import names, proto
 from .envoy.base import address, ads, is_ip, set_duration
 from .envoy.clusters import set_http_protocol
-from .envoy.tls import transport_socket, upstream_tls_context
+from .envoy.tls import (
+    CertificateSource,
+    SecretRef,
+    TrustSource,
+    certificate_secret,
+    transport_socket,
+    trust_secret,
+    upstream_tls_context,
+)
 from .errors import UsageError
 from .facts import FileCertificate, FileTrust
-from .folders import file_name
 from .options import Options
+from .secret_files import KeyFile, move_key, names_files, read_from_files, secret_file
 from .snapshot import Snapshot, translate
 
 if TYPE_CHECKING:
     from .mesh import Mesh
-    from .resource import Resource
 
 #: App Mesh's images raised it, because routes may hold long expressions (reference §6.2).
 _RE2_PROGRAM_SIZE: Final = 1000
@@ -45,20 +52,6 @@ _TAGS: Final[Mapping[str, str]] = {
 _DEFAULTS: Final = Options()
 
 
-class KeyFile:
-    """A file that a bootstrap refers to: what `--out` writes beside it. The content never prints."""
-
-    __slots__ = ("content", "name", "private")
-
-    def __init__(self, name: str, content: bytes, *, private: bool) -> None:
-        self.name = name
-        self.content = content
-        self.private = private
-
-    def __repr__(self) -> str:
-        return f"KeyFile(name={self.name!r}, content=[redacted], private={self.private})"
-
-
 class StaticBootstrap(NamedTuple):
     """A bootstrap, the snapshot it holds, and the files that must lie in its key folder."""
 
@@ -73,8 +66,9 @@ def static_bootstrap(
     """One file with every resource of a proxy; the problems are the snapshot's.
 
     Certificates that the facts know as PEM become `files`, which the bootstrap expects in `key_folder`, a
-    path as Envoy sees it. Raises `UsageError` for a proxy that is not there, for an admin address that is
-    none, and for PEM without a folder: a private key does not belong into a configuration file.
+    path as Envoy sees it. So do secrets that name files (`Options.file_certificates`), or they would be read
+    once. Raises `UsageError` for a proxy that is not there, for an admin address that is none, and for either
+    without a folder: a private key does not belong into a configuration file.
     """
     snapshot = translate(mesh, proxy, msgspec.structs.replace(options, delivery="inline"))
     result = _bootstrap(snapshot.node_id, options)
@@ -84,26 +78,37 @@ def static_bootstrap(
     for resource in snapshot.clusters:
         static.clusters.add().ParseFromString(resource.value)
     files: list[KeyFile] = []
+    in_files = set()
     for resource in snapshot.secrets:
-        static.secrets.append(_secret(resource, key_folder, files))
+        secret: Any = resource.message()
+        if names_files(secret):
+            files.append(secret_file(secret))
+            in_files.add(secret.name)
+            continue
+        if secret.HasField("tls_certificate"):
+            if key_folder is None:
+                raise UsageError(
+                    f"{secret.name} is known as PEM, and a private key is never written into a bootstrap: "
+                    "give --out DIR (key_folder=), which puts it into a file beside the bootstrap"
+                )
+            files.extend(move_key(secret, key_folder))
+        # Authorities are public, and stay as they are.
+        static.secrets.append(secret)
+    if in_files:
+        folder = _folder_for(in_files, key_folder)
+        for holder in (*static.clusters, *(chain for one in static.listeners for chain in one.filter_chains)):
+            read_from_files(holder, in_files, folder)
     return StaticBootstrap(result, snapshot, tuple(files))
 
 
-def _secret(resource: Resource, folder: str | None, files: list[KeyFile]) -> proto.Secret:
-    """A secret whose certificate and key lie in files. Authorities are public, and stay as they are."""
-    secret: Any = resource.message()
-    if secret.HasField("tls_certificate"):
-        if folder is None:
-            raise UsageError(
-                f"{resource.name} is known as PEM, and a private key is never written into a bootstrap: "
-                "give --out DIR (key_folder=), which puts it into a file beside the bootstrap"
-            )
-        material, stem = secret.tls_certificate, file_name(resource.name)
-        for source, end in ((material.certificate_chain, ".crt"), (material.private_key, ".key")):
-            files.append(KeyFile(stem + end, source.inline_bytes, private=end == ".key"))
-            source.filename = f"{folder}/{stem}{end}"
-    result: proto.Secret = secret
-    return result
+def _folder_for(secrets: Collection[str], folder: str | None) -> str:
+    """Where the files of secrets lie, as Envoy sees it."""
+    if folder is None:
+        raise UsageError(
+            f"Envoy reads {min(secrets)} again only from a file of its own (--file-certificates sds): "
+            "give --out DIR (key_folder=), which writes it beside the bootstrap"
+        )
+    return folder
 
 
 class XdsServer(NamedTuple):
@@ -129,14 +134,16 @@ def ads_bootstrap(
     owner: str | None = None,
     delta: bool = False,
     initial_fetch_timeout: float = 0,
+    key_folder: str | None = None,
 ) -> proto.Bootstrap:
     """A bootstrap that gets everything from a control plane over ADS. `proxy` is `KIND/NAME`.
 
     `initial_fetch_timeout`: after so many seconds without an answer Envoy says that it is ready, with
     nothing to serve. 0 waits for ever, as App Mesh's images did (reference §6.3).
+    `key_folder`: a path as Envoy sees it, where it expects `server_files(server, options)`.
 
     Raises `UsageError` for a server address or a proxy that cannot be read, for parts of TLS without the
-    others, and for a time outside 0 to 86400.
+    others, for `server_files` without a folder, and for a time outside 0 to 86400.
     """
     kind, _, name = proxy.partition("/")
     if kind not in ("virtualNode", "virtualGateway") or not name:
@@ -152,11 +159,33 @@ def ads_bootstrap(
     for source in (dynamic.lds_config, dynamic.cds_config):
         source.CopyFrom(ads())
         set_duration(source.initial_fetch_timeout, round(initial_fetch_timeout * 1000))
-    result.static_resources.clusters.append(_xds_cluster(server))
+    in_files = {secret.name for secret in _server_secrets(server, options)}
+    cluster = _xds_cluster(server, as_secrets=bool(in_files))
+    if in_files:
+        read_from_files(cluster, in_files, _folder_for(in_files, key_folder))
+    result.static_resources.clusters.append(cluster)
     return result
 
 
-def _xds_cluster(server: XdsServer) -> proto.Cluster:
+def server_files(server: XdsServer, options: Options = _DEFAULTS) -> tuple[KeyFile, ...]:
+    """What an ADS bootstrap expects in its `key_folder`: with `Options.file_certificates` `sds` the secrets
+    of TLS towards the server, so that the proxy's own certificate may be replaced while it runs."""
+    return tuple(map(secret_file, _server_secrets(server, options)))
+
+
+def _server_secrets(server: XdsServer, options: Options) -> tuple[proto.Secret, ...]:
+    """The files of TLS towards the server as secrets, if they are to be read again."""
+    if options.file_certificates == "inline" or server.ca is None:
+        return ()
+    trust = trust_secret(names.file_trust_secret(server.ca), FileTrust(certificate_chain=server.ca))
+    if server.certificate is None or server.key is None:
+        return (trust,)
+    files = FileCertificate(certificate_chain=server.certificate, private_key=server.key)
+    name = names.file_certificate_secret(server.certificate, server.key)
+    return (certificate_secret(name, files), trust)
+
+
+def _xds_cluster(server: XdsServer, *, as_secrets: bool) -> proto.Cluster:
     host, port = _server_address(server.target)
     cluster = proto.Cluster()
     cluster.name = cluster.load_assignment.cluster_name = names.XDS_CLUSTER
@@ -174,11 +203,11 @@ def _xds_cluster(server: XdsServer) -> proto.Cluster:
     set_duration(keepalive.interval, 30_000)
     set_duration(keepalive.timeout, 5_000)
     cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(proto.pack(options))
-    _set_server_tls(cluster, server, host if port is not None else None)
+    _set_server_tls(cluster, server, host if port is not None else None, as_secrets)
     return cluster
 
 
-def _set_server_tls(cluster: proto.Cluster, server: XdsServer, host: str | None) -> None:
+def _set_server_tls(cluster: proto.Cluster, server: XdsServer, host: str | None, as_secrets: bool) -> None:
     if (server.certificate is None) != (server.key is None):
         raise UsageError("a certificate for the control plane and its key belong together")
     if server.ca is None:
@@ -188,12 +217,18 @@ def _set_server_tls(cluster: proto.Cluster, server: XdsServer, host: str | None)
     name = server.server_name or host
     if name is None:
         raise UsageError("TLS over a unix socket needs the name that the server's certificate holds")
-    certificate = None
+    certificate: CertificateSource | None = None
+    trust: TrustSource = FileTrust(certificate_chain=server.ca)
     if server.certificate is not None and server.key is not None:
-        certificate = FileCertificate(certificate_chain=server.certificate, private_key=server.key)
+        if as_secrets:
+            certificate = SecretRef(names.file_certificate_secret(server.certificate, server.key), "static")
+        else:
+            certificate = FileCertificate(certificate_chain=server.certificate, private_key=server.key)
+    if as_secrets:
+        trust = SecretRef(names.file_trust_secret(server.ca), "static")
     context = upstream_tls_context(
         certificate=certificate,
-        trust=FileTrust(certificate_chain=server.ca),
+        trust=trust,
         subject_alternative_names=[name],
         alpn=["h2"],
         sni="" if is_ip(name) or "://" in name else name,

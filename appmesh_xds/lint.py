@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
+
 from . import render
 from .bootstrap import static_bootstrap
 from .certs import certificate_authority, issue_certificate
@@ -138,7 +140,11 @@ def _ask(binary: str, mesh: Mesh, proxies: Mapping[str, Options], real_files: bo
             number, proxy = numbered
             folder = Path(name) / str(number)
             folder.mkdir(mode=0o700)
-            made = static_bootstrap(mesh, proxy, proxies[proxy], key_folder=str(folder))
+            options = proxies[proxy]
+            if real_files:
+                # Envoy does not open what secrets name while it validates.
+                options = msgspec.structs.replace(options, file_certificates="inline")
+            made = static_bootstrap(mesh, proxy, options, key_folder=str(folder))
             for file in made.files:
                 _write(folder / file.name, file.content)
             data = render.to_dict(made.bootstrap, redact=False)

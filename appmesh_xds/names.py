@@ -93,6 +93,21 @@ def trust_secret(arns: Iterable[str]) -> str:
     return f"trust:{','.join(arns)}"
 
 
+def file_certificate_secret(certificate_chain: str, private_key: str) -> str:
+    """A certificate and its key in files of the proxy's. `|` within a path is escaped: no two pairs share a
+    name, and equal ones are one secret. No ARN begins so."""
+    return f"file:{_escaped(certificate_chain)}|{_escaped(private_key)}"
+
+
+def file_trust_secret(certificate_chain: str) -> str:
+    """Certificate authorities in a file of the proxy's."""
+    return f"trust:file:{certificate_chain}"
+
+
+def _escaped(path: str) -> str:
+    return path.replace("%", "%25").replace("|", "%7C")
+
+
 def proxy(kind: str, name: str) -> str:
     """How commands and `translate` name a proxy: `virtualNode/N`."""
     return f"{kind}/{name}"

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 Delivery = Literal["ads", "inline"]
 Interception = Literal["redirect", "none"]
+FileCertificates = Literal["inline", "sds"]
 
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -45,6 +46,10 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=
     admin_port: _Port = 9901
     #: Unix socket of the local SDS service that `sds` certificates and trusts come from (SPIRE and others).
     sds_socket: str | None = None
+    #: Certificates and authorities in files of the proxy's. `inline`: listeners and clusters name the files,
+    #: as App Mesh's did, and Envoy reads them once. `sds`: they name secrets which name the files, and Envoy
+    #: reads them again whenever one is renamed into place.
+    file_certificates: FileCertificates = "inline"
     #: Gateways route in one step instead of App Mesh's loop through a second listener.
     single_hop: bool = False
     #: Send the discovery name as SNI to TLS backends. App Mesh never did (reference §10.10).

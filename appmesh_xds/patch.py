@@ -81,7 +81,8 @@ def patched(snapshot: Snapshot, given: Exchanges) -> Snapshot | None:
             found = resources[place] if place < len(resources) else None
             if found is None or found.name != name or found.value != old.value:
                 return None
-            resources[place] = new
+            # A backend's secret does not say whose policy named it; the snapshot's does.
+            resources[place] = new.at(*found.origin) if kind == "secrets" else new
         replaced[kind] = tuple(resources)
     return msgspec.structs.replace(snapshot, **replaced)
 

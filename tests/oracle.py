@@ -8,8 +8,8 @@ It is fed over one ADS stream (state of the world) by a server in this process, 
 Snapshots are changed, as copies, in what an Envoy without a mesh around it could not do:
 
 - listeners do not bind (`bind_to_port: false`), so that ports need not be free;
-- files are replaced by stand-ins: certificates, keys and authorities by some of `tests/pki.py`, logs by
-  `/dev/null`;
+- files are replaced by stand-ins: certificates, keys and authorities (of secrets too) by some of
+  `tests/pki.py`, logs by `/dev/null`;
 - secrets of the local SDS service are handed out by this server, as stand-ins of the kind that is asked for;
 - secrets of a static bootstrap (`Options.delivery` inline) come over ADS;
 - listeners and route configurations are marked with a number, or Envoy would not look at one it had before;
@@ -324,7 +324,7 @@ class _StandIns:
             CLUSTER: clusters,
             ROUTES: routes,
             ENDPOINTS: [one.any() for one in snapshot.endpoints],
-            SECRET: [one.any() for one in snapshot.secrets],
+            SECRET: [self._secret(one.message()) for one in snapshot.secrets],
         }
         return resources, {url: frozenset(names) for url, names in wanted.items()}
 
@@ -332,6 +332,16 @@ class _StandIns:
         """Makes a message unlike the one before: Envoy does not look twice at what it has already, though
         the clusters it refers to may be gone."""
         message.metadata.filter_metadata["oracle"].fields["snapshot"].number_value = self._number
+
+    def _secret(self, secret: Any) -> Any:
+        """A secret of the snapshot; one that names files names stand-ins."""
+        if secret.tls_certificate.private_key.filename:
+            self._files(secret.tls_certificate)
+            _watch(secret.tls_certificate, self._certificates.server.certificate)
+        if secret.validation_context.trusted_ca.filename:
+            secret.validation_context.trusted_ca.filename = str(self._certificates.authority)
+            _watch(secret.validation_context, self._certificates.authority)
+        return proto.pack(secret)
 
     def secret(self, name: str) -> proto.Secret:
         secret = proto.Secret(name=name)
@@ -398,6 +408,12 @@ class _StandIns:
             self._trusted.add(reference.name)
         else:
             self._trusted.discard(reference.name)
+
+
+def _watch(material: Any, file: Path) -> None:
+    """The folder of a stand-in in place of the one that is watched, if one is."""
+    if material.HasField("watched_directory"):
+        material.watched_directory.path = str(file.parent)
 
 
 def _bootstrap(port: int, dns_port: int) -> dict[str, Any]:

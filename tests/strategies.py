@@ -416,6 +416,7 @@ options: SearchStrategy[Options] = st.builds(
     app_port=_sample(None, None, 8000),
     app_ports=st.just(()) | _pairs(19000),
     sds_socket=_sample(*["/run/sds.sock"] * 7, None),
+    file_certificates=_sample("inline", "sds"),
     single_hop=st.booleans(),
     send_sni=st.booleans(),
     legacy_defaults=st.booleans(),

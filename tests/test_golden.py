@@ -102,6 +102,7 @@ def test_deliveries_differ_only_in_sources(name: str) -> None:
         moved = [_inlined(cluster, routes, endpoints) for cluster in ads.to_dict()["clusters"]]
         assert moved == inline.to_dict()["clusters"]
         assert inline.routes == inline.endpoints == ()
+        assert inline.secrets == ads.secrets
 
 
 def _inlined(value: Any, routes: dict[str, Any], endpoints: dict[str, Any]) -> Any:
@@ -118,7 +119,7 @@ def _inlined(value: Any, routes: dict[str, Any], endpoints: dict[str, Any]) -> A
             result["load_assignment"] = endpoints[value["name"]]
         elif key == "type" and item == "EDS":
             result["type"] = "STATIC"
-        elif key == "ignore_health_on_host_removal":
+        elif key == "ignore_health_on_host_removal" or (key == "sds_config" and "ads" in item):
             continue
         else:
             result[key] = _inlined(item, routes, endpoints)

@@ -73,7 +73,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("patch", "reach"),
     ("translator",),
     ("readers",),
-    ("bootstrap", "certs", "convert", "folders", "writers"),
+    ("bootstrap", "certs", "convert", "folders", "secret_files", "writers"),
     ("lint", "betterproto", "testing", "changes", "trace"),
     ("server",),
     ("cli", "__main__"),

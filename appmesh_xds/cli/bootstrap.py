@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from .. import render
-from ..bootstrap import XdsServer, ads_bootstrap, static_bootstrap
+from .. import proto, render
+from ..bootstrap import XdsServer, ads_bootstrap, server_files, static_bootstrap
 from ..errors import UsageError
 from ..folders import File, publish
+from ..secret_files import KeyFile
 from .outcome import add_strictness, command, refuses, report, status_of, write_text
 from .reading import add_reading, chosen, read_mesh
 from .rendering import add_options, rendering_of
@@ -36,7 +37,7 @@ def add_parser(commands: Any) -> None:
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--static", action="store_true", help="one file with every resource, needs no server")
     kind.add_argument("--xds", metavar="ADDRESS", help="control plane: HOST:PORT or unix:PATH")
-    parser.add_argument("--out", metavar="DIR", help="write DIR/envoy.yaml, and key files that it refers to")
+    parser.add_argument("--out", metavar="DIR", help="write DIR/envoy.yaml, and the files that it refers to")
     group = parser.add_argument_group("with --xds")
     group.add_argument("--delta", action="store_true", help="incremental ADS")
     group.add_argument(
@@ -66,7 +67,7 @@ def _static(arguments: argparse.Namespace) -> int:
     mesh, warnings = read_mesh(arguments)
     (proxy,) = chosen(mesh, [arguments.proxy])
     options = rendering.of(mesh.name, proxy)
-    folder = None if arguments.out is None else Path(arguments.out).absolute()
+    folder = _folder(arguments)
     made = static_bootstrap(
         mesh, arguments.proxy, options, key_folder=None if folder is None else str(folder)
     )
@@ -74,8 +75,7 @@ def _static(arguments: argparse.Namespace) -> int:
     report(problems)
     if refuses(problems, arguments):
         return 1
-    files = {file.name: File(file.content, 0o600 if file.private else 0o644) for file in made.files}
-    _write(render.to_yaml(render.to_dict(made.bootstrap)), folder, files)
+    _write(made.bootstrap, folder, made.files)
     return status_of(problems, arguments)
 
 
@@ -89,21 +89,31 @@ def _ads(arguments: argparse.Namespace) -> int:
         key=arguments.xds_key,
         server_name=arguments.xds_server_name,
     )
+    options = rendering_of(arguments).of(arguments.mesh, arguments.proxy)
+    folder = _folder(arguments)
     made = ads_bootstrap(
         arguments.mesh,
         arguments.proxy,
         server,
-        rendering_of(arguments).of(arguments.mesh, arguments.proxy),
+        options,
         owner=arguments.mesh_owner,
         delta=arguments.delta,
         initial_fetch_timeout=arguments.initial_fetch_timeout,
+        key_folder=None if folder is None else str(folder),
     )
-    _write(render.to_yaml(render.to_dict(made)), arguments.out and Path(arguments.out), {})
+    _write(made, folder, server_files(server, options))
     return 0
 
 
-def _write(text: str, folder: Path | None, files: Mapping[str, File]) -> None:
+def _folder(arguments: argparse.Namespace) -> Path | None:
+    """Where to write, in full: Envoy may run elsewhere."""
+    return None if arguments.out is None else Path(arguments.out).absolute()
+
+
+def _write(bootstrap: proto.Bootstrap, folder: Path | None, beside: Iterable[KeyFile]) -> None:
     """To stdout, or to `envoy.yaml` in a folder, beside the files it refers to."""
+    text = render.to_yaml(render.to_dict(bootstrap))
+    files = {file.name: File(file.content, 0o600 if file.private else 0o644) for file in beside}
     if folder is None:
         write_text(text)
     else:

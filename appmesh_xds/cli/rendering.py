@@ -43,6 +43,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--admin-address", metavar="ADDRESS", help="Envoy's admin endpoint (127.0.0.1)")
     group.add_argument("--admin-port", metavar="PORT", help="its port (9901)")
+    group.add_argument(
+        "--file-certificates",
+        choices=("inline", "sds"),
+        help="certificates in files of the proxy's: inline (default): read once; sds: again when replaced",
+    )
     group.add_argument("--sds-socket", metavar="PATH", help="unix socket of the local SDS service")
     for flag, summary in _SWITCHES.items():
         group.add_argument(flag, action="store_const", const=True, help=summary)
@@ -90,7 +95,7 @@ def rendering_of(arguments: argparse.Namespace) -> Rendering:
 
 def _with_flags(base: Options, arguments: argparse.Namespace) -> Options:
     values: dict[str, Any] = {}
-    for name in ("interception", "bind", "app_address", "admin_address", "sds_socket"):
+    for name in ("interception", "bind", "app_address", "admin_address", "sds_socket", "file_certificates"):
         if getattr(arguments, name) is not None:
             values[name] = getattr(arguments, name)
     for name in ("single_hop", "send_sni", "legacy_defaults"):

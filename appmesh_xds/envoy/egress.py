@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from .. import names, proto
 from ..errors import Problem
-from ..resource import CLUSTER, ENDPOINTS, SECRET
+from ..resource import CLUSTER, ENDPOINTS, Resource
 from ..spec import ClientPolicyTls, Logging, MeshData, VirtualNodeData
 from .backend import Backend, BackendPort, backend, backend_facts, policy_hash
 from .base import HTTP_FAMILY
@@ -133,6 +133,9 @@ def backends(
             report.problems.extend(
                 _for_client(problem, resource, use.policy_path) for problem in part.problems
             )
+        if part.secrets:
+            own = tuple(_of_client(secret, resource, use.policy_path) for secret in part.secrets)
+            part = msgspec.structs.replace(part, secrets=own)
         parts.append(part)
     return parts
 
@@ -141,6 +144,14 @@ def _for_client(problem: Problem, resource: str, policy_path: str) -> Problem:
     if problem.resource != CLIENT:
         return problem
     return msgspec.structs.replace(problem, resource=resource, path=policy_path + problem.path)
+
+
+def _of_client(secret: Resource, resource: str, policy_path: str) -> Resource:
+    """The secret with the client's own policy as its origin, where it comes from there."""
+    parts = [origin.partition(" ") for origin in secret.origin]
+    return secret.at(
+        *[f"{resource} {policy_path}{path}" if of == CLIENT else f"{of} {path}" for of, _, path in parts]
+    )
 
 
 def _policy_renames(
@@ -178,14 +189,14 @@ def _policy_renames(
 
 def add_backends(parts: Iterable[Backend], out: Output) -> None:
     """Adds the backends' clusters, endpoints and secrets to `out`."""
-    clusters, endpoints, secrets = (out.by_type[kind] for kind in (CLUSTER, ENDPOINTS, SECRET))
+    clusters, endpoints = (out.by_type[kind] for kind in (CLUSTER, ENDPOINTS))
     for part in parts:
         for cluster in part.clusters:
             clusters[cluster.resource.name] = cluster.resource
             if cluster.assignment is not None:
                 endpoints[cluster.assignment.name] = cluster.assignment
         for secret in part.secrets:
-            secrets[secret.name] = secret
+            out.secret(secret)
 
 
 # --- ports ----------------------------------------------------------------------------------------

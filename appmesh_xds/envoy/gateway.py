@@ -87,7 +87,7 @@ def virtual_gateway(
     if not options.single_hop:
         _add_egress(gateway, targets, parts, host, options, report, out)
     for secret in secrets.resources():
-        out.add(secret)
+        out.secret(secret)
 
 
 def _sockets(

@@ -55,6 +55,11 @@ class Output:
         """A resource that is made already. Several parts may bring the same one."""
         self.by_type[resource.type_url][resource.name] = resource
 
+    def secret(self, secret: Resource) -> None:
+        """A secret. Those of one name are equal, and come from wherever each came from."""
+        found = self.by_type[SECRET].get(secret.name)
+        self.add(secret if found is None else secret.at(*dict.fromkeys((*found.origin, *secret.origin))))
+
     def message(self, message: Message, *origin: str) -> None:
         """A listener, cluster or assignment."""
         self.add(Resource.of(message, origin))

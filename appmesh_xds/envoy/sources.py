@@ -62,13 +62,14 @@ class Secrets:
     __slots__ = ("by_name",)
 
     def __init__(self) -> None:
-        self.by_name: dict[str, tuple[proto.Secret, str]] = {}
+        #: With the places that each comes from, as keys.
+        self.by_name: dict[str, tuple[proto.Secret, dict[str, None]]] = {}
 
     def add(self, secret: proto.Secret, origin: str) -> None:
-        self.by_name.setdefault(secret.name, (secret, origin))
+        self.by_name.setdefault(secret.name, (secret, {}))[1][origin] = None
 
     def resources(self) -> tuple[Resource, ...]:
-        return tuple(Resource.of(secret, (origin,)) for secret, origin in self.by_name.values())
+        return tuple(Resource.of(secret, tuple(origins)) for secret, origins in self.by_name.values())
 
 
 class Material:
@@ -88,7 +89,7 @@ class Material:
     ) -> CertificateSource | None:
         """A listener's or a client's certificate. None when it cannot be had, which is reported."""
         if spec.file is not None:
-            return spec.file
+            return self._certificate_files(spec.file, f"{resource} {path}.file")
         if spec.sds is not None:
             return self._socket(spec.sds.secret_name, resource, f"{path}.sds")
         acm = getattr(spec, "acm", None)
@@ -107,7 +108,7 @@ class Material:
             )
             return None
         if isinstance(fact, FileCertificate):
-            return fact
+            return self._certificate_files(fact, f"{resource} {path}")
         if isinstance(fact, Pem):
             self.secrets.add(certificate_secret(arn, fact), f"{resource} {path}")
             return SecretRef(arn, self._own())
@@ -121,7 +122,7 @@ class Material:
     ) -> TrustSource | None:
         """Certificate authorities. None when they cannot be had, which is reported."""
         if spec.file is not None:
-            return spec.file
+            return self._trust_file(spec.file, f"{resource} {path}.file")
         if spec.sds is not None:
             return self._socket(spec.sds.secret_name, resource, f"{path}.sds")
         acm = getattr(spec, "acm", None)
@@ -161,9 +162,23 @@ class Material:
             )
             return None
         if isinstance(first, FileTrust):
-            return first
+            return self._trust_file(first, origin)
         assert not isinstance(first, PemTrust)
         return self._socket(first.secret_name, resource, path)
+
+    def _certificate_files(self, files: FileCertificate, origin: str) -> CertificateSource:
+        if self.options.file_certificates == "inline":
+            return files
+        name = names.file_certificate_secret(files.certificate_chain, files.private_key)
+        self.secrets.add(certificate_secret(name, files), origin)
+        return SecretRef(name, self._own())
+
+    def _trust_file(self, file: FileTrust, origin: str) -> TrustSource:
+        if self.options.file_certificates == "inline":
+            return file
+        name = names.file_trust_secret(file.certificate_chain)
+        self.secrets.add(trust_secret(name, file), origin)
+        return SecretRef(name, self._own())
 
     def _own(self) -> Literal["ads", "static"]:
         return "static" if self.options.delivery == "inline" else "ads"

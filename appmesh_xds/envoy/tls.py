@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -180,11 +181,19 @@ def transport_socket(context: Message) -> proto.TransportSocket:
 
 
 def certificate_secret(name: str, certificate: Pem | FileCertificate) -> proto.Secret:
-    """A certificate and its key as a secret. With `Pem` it holds the key itself."""
+    """A certificate and its key as a secret. With `Pem` it holds the key itself.
+
+    Files are read again when something is renamed in their folder; a pair that does not fit is left alone
+    until it does.
+    """
     result = proto.Secret()
     result.name = name
     if isinstance(certificate, FileCertificate):
         _fill_files(result.tls_certificate, certificate)
+        folder = watched_folder(certificate.certificate_chain)
+        # Envoy would watch this one alone. When none is named it watches the folder of each file.
+        if folder == watched_folder(certificate.private_key):
+            result.tls_certificate.watched_directory.path = folder
     else:
         result.tls_certificate.certificate_chain.inline_bytes = certificate.certificate_chain
         result.tls_certificate.private_key.inline_bytes = certificate.private_key
@@ -192,12 +201,29 @@ def certificate_secret(name: str, certificate: Pem | FileCertificate) -> proto.S
 
 
 def trust_secret(name: str, trust: PemTrust | FileTrust) -> proto.Secret:
-    """Certificate authorities as a secret."""
+    """Certificate authorities as a secret. A file is read again when something is renamed in its folder."""
     result = proto.Secret()
     result.name = name
     trusted_ca = result.validation_context.trusted_ca
     if isinstance(trust, FileTrust):
         trusted_ca.filename = trust.certificate_chain
+        result.validation_context.watched_directory.path = watched_folder(trust.certificate_chain)
     else:
         trusted_ca.inline_bytes = trust.certificate_chain
     return result
+
+
+#: The link that Kubernetes swaps to bring new files into a volume.
+_SWAPPED: Final = "/..data/"
+
+
+def watched_folder(path: str) -> str:
+    """The folder where a rename brings new content to a path: the file's own.
+
+    Envoy sees what is renamed in that folder, and neither writing in place nor a link further up the path
+    that is swapped: watching follows the link to the old folder. The one such link that is known by its name,
+    `..data` of Kubernetes' volumes, is watched from the folder it stands in.
+    """
+    if _SWAPPED in path:
+        return path[: path.index(_SWAPPED)] or "/"
+    return posixpath.dirname(path) or "."

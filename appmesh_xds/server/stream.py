@@ -9,7 +9,7 @@ transport can take a response. So a newer snapshot overtakes an older one by its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain, islice
 from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -33,6 +33,7 @@ from .messages import (
     UnknownType,
 )
 from .redact import printable, redact
+from .refused import refused
 
 if TYPE_CHECKING:
     from ..snapshot import Snapshot
@@ -498,8 +499,8 @@ class Stream(Generic[S, R]):
         if error is None:
             state.took = (version, self._now)
             return Ack(type_url=state.type_url, nonce=nonce, version=version, after=self._now - sent_at)
-        named = tuple(sorted(_named(names, error[:_SEARCHED])))
         goal = self._goal(state.type_url)
+        named = refused(names, goal, error[:_SEARCHED])
         origins = chain.from_iterable(goal[name].origin for name in named if name in goal)
         nack = Nack(
             type_url=state.type_url,
@@ -553,19 +554,3 @@ def _equal(some: tuple[Resource, ...], others: tuple[Resource, ...]) -> bool:
             or all(a.version == b.version and a.name == b.name for a, b in zip(some, others, strict=True))
         )
     )
-
-
-def _named(names: Iterable[str], text: str) -> Iterator[str]:
-    """Those of the names that stand in a text, not as part of a longer name."""
-    for name in names:
-        start = text.find(name) if name else -1
-        while start >= 0:
-            end = start + len(name)
-            if not _in_name(text[start - 1 : start]) and not _in_name(text[end : end + 1]):
-                yield name
-                break
-            start = text.find(name, end)
-
-
-def _in_name(character: str) -> bool:
-    return character.isalnum() or character in ("_", "-")
