@@ -81,8 +81,7 @@ def patched(snapshot: Snapshot, given: Exchanges) -> Snapshot | None:
             found = resources[place] if place < len(resources) else None
             if found is None or found.name != name or found.value != old.value:
                 return None
-            # A backend's secret does not say whose policy named it; the snapshot's does.
-            resources[place] = new.at(*found.origin) if kind == "secrets" else new
+            resources[place] = new
         replaced[kind] = tuple(resources)
     return msgspec.structs.replace(snapshot, **replaced)
 

@@ -25,7 +25,7 @@ import yaml
 from apps import HttpApp
 from clients import Http1, connect, get, tls_client
 from cryptography import x509
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pki import SERVER_NAME, CertificateFiles, Certificates
 from real_envoy import Envoy, envoy_path, free_port
@@ -159,7 +159,7 @@ def test_equal_material_is_one_secret_and_says_where_it_comes_from() -> None:
 
 
 def test_an_authority_that_rotates_keeps_its_origin() -> None:
-    """In a snapshot that is patched, too: a backend's own secrets do not say whose policy named them."""
+    """A backend's own secrets do not say whose policy named them; the proxy's do."""
     policy = {"validation": {"trust": {"acm": {"certificateAuthorityArns": ["arn:ca"]}}}}
     mesh = am.loads([_node({"file": _files("front")}, policy=policy), *_back()]).replace(
         endpoints={"back": ()}, authorities={"arn:ca": PemTrust(certificate_chain=b"old")}
@@ -178,6 +178,8 @@ _PATHS = st.text("/.|%7Ca,: ", min_size=1, max_size=6)
 
 
 @given(one=st.tuples(_PATHS, _PATHS), other=st.tuples(_PATHS, _PATHS))
+@example(one=("a|b", "c"), other=("a", "b|c"))
+@example(one=("a|b", "c"), other=("a%7Cb", "c"))
 def test_names_tell_all_files_apart(one: tuple[str, str], other: tuple[str, str]) -> None:
     made = [names.file_certificate_secret(*one), names.file_certificate_secret(*other)]
     made += [names.file_trust_secret(path) for path in {*one, *other}]

@@ -122,6 +122,7 @@ def backends(
         )
     renames = _policy_renames(resource, found, report)
     parts = []
+    secrets: set[str] = set()
     for use, part in found:
         if renames and (renamed := renames.get(use.service)):
             service = maker.service(mesh, use.service)
@@ -134,7 +135,10 @@ def backends(
                 _for_client(problem, resource, use.policy_path) for problem in part.problems
             )
         if part.secrets:
-            own = tuple(_of_client(secret, resource, use.policy_path) for secret in part.secrets)
+            # Most name those of the backends before.
+            new = [secret for secret in part.secrets if secret.name not in secrets]
+            secrets.update([secret.name for secret in new])
+            own = tuple([_of_client(secret, resource, use.policy_path) for secret in new])
             part = msgspec.structs.replace(part, secrets=own)
         parts.append(part)
     return parts
