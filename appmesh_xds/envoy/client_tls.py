@@ -95,6 +95,7 @@ def client_tls(
             f"no client policy covers port {port} of {target}: its certificate is not checked",
             "add clientPolicy.tls.validation, as App Mesh checked nothing here either",
         )
+    material.use(certificate, trust)
     sni = discovery_name if material.options.send_sni else ""
     return ClientTls(True, _socket(certificate, trust, names, CLIENT_ALPN[protocol], sni))
 

@@ -261,4 +261,7 @@ def server_tls(tls: ListenerTls, material: Material, resource: str, path: str) -
             return None
         if tls.validation.subject_alternative_names is not None:
             san = tls.validation.subject_alternative_names.match.exact
-    return None if certificate is None else ServerTls(certificate, trust, san)
+    if certificate is None:
+        return None
+    material.use(certificate, trust)
+    return ServerTls(certificate, trust, san)

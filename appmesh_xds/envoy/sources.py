@@ -7,7 +7,7 @@ the field.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from .. import names, proto
 from ..facts import NO_MATERIAL, Authority, Certificate, FileTrust, MaterialFacts, Pem, PemTrust
@@ -73,9 +73,12 @@ class Secrets:
 
 
 class Material:
-    """What turns certificates and trusts into sources: facts, options, and where to report."""
+    """What turns certificates and trusts into sources: facts, options, and where to report.
 
-    __slots__ = ("authorities", "certificates", "options", "report", "secrets")
+    Secrets of ours are delivered when something uses them: what has a certificate and no trust is left out.
+    """
+
+    __slots__ = ("_offered", "authorities", "certificates", "options", "report", "secrets")
 
     def __init__(self, facts: MaterialFacts, options: Options, report: Report, secrets: Secrets) -> None:
         self.certificates: Mapping[str, Certificate] = dict(facts.certificates) if facts.arns else {}
@@ -83,6 +86,13 @@ class Material:
         self.options = options
         self.report = report
         self.secrets = secrets
+        self._offered: dict[SecretRef, tuple[proto.Secret, str]] = {}
+
+    def use(self, *sources: CertificateSource | TrustSource | None) -> None:
+        """What a listener or a cluster refers to, now that all of it could be had."""
+        for source in sources:
+            if isinstance(source, SecretRef) and source in self._offered:
+                self.secrets.add(*self._offered[source])
 
     def certificate(
         self, spec: ListenerTlsCertificate | ClientTlsCertificate, resource: str, path: str
@@ -110,8 +120,7 @@ class Material:
         if isinstance(fact, FileCertificate):
             return self._certificate_files(fact, f"{resource} {path}")
         if isinstance(fact, Pem):
-            self.secrets.add(certificate_secret(arn, fact), f"{resource} {path}")
-            return SecretRef(arn, self._own())
+            return self._own(certificate_secret(arn, fact), f"{resource} {path}")
         return self._socket(fact.secret_name, resource, path)
 
     def trust(
@@ -151,8 +160,7 @@ class Material:
         if all(isinstance(fact, PemTrust) for fact in known):
             bundle = b"\n".join(f.certificate_chain for f in known if isinstance(f, PemTrust))
             name = names.trust_secret(arns)
-            self.secrets.add(trust_secret(name, PemTrust(certificate_chain=bundle)), origin)
-            return SecretRef(name, self._own())
+            return self._own(trust_secret(name, PemTrust(certificate_chain=bundle)), origin)
         if any(fact != first for fact in known):
             self.report.error(
                 resource,
@@ -170,18 +178,18 @@ class Material:
         if self.options.file_certificates == "inline":
             return files
         name = names.file_certificate_secret(files.certificate_chain, files.private_key)
-        self.secrets.add(certificate_secret(name, files), origin)
-        return SecretRef(name, self._own())
+        return self._own(certificate_secret(name, files), origin)
 
     def _trust_file(self, file: FileTrust, origin: str) -> TrustSource:
         if self.options.file_certificates == "inline":
             return file
         name = names.file_trust_secret(file.certificate_chain)
-        self.secrets.add(trust_secret(name, file), origin)
-        return SecretRef(name, self._own())
+        return self._own(trust_secret(name, file), origin)
 
-    def _own(self) -> Literal["ads", "static"]:
-        return "static" if self.options.delivery == "inline" else "ads"
+    def _own(self, secret: proto.Secret, origin: str) -> SecretRef:
+        source = SecretRef(secret.name, "static" if self.options.delivery == "inline" else "ads")
+        self._offered[source] = (secret, origin)
+        return source
 
     def _socket(self, name: str, resource: str, path: str) -> SecretRef | None:
         if self.options.sds_socket is None:
