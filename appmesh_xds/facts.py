@@ -13,7 +13,8 @@ change of the mesh:
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -70,11 +71,26 @@ class Endpoint(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown
 
     #: An IP address, v4 or v6.
     address: Annotated[str, Meta(min_length=1)]
+    #: Its address of the other version, when it has both: the node's ipPreference decides.
+    other_address: Annotated[str, Meta(min_length=1)] | None = None
     #: None is the port of the node's listener, as App Mesh did (reference §2.4).
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     health: Literal["HEALTHY", "UNHEALTHY"] = "HEALTHY"
     #: Key and value pairs; all of the node's `attributes` must be among them.
     attributes: tuple[tuple[str, str], ...] = ()
+
+
+_T = TypeVar("_T")
+
+
+def of_mesh(mesh: str, said: Mapping[str, _T]) -> dict[str, _T]:
+    """What is said of the nodes of one mesh, by their names.
+
+    A key is `NODE`, for nodes of this name in any mesh, or `mesh/MESH/virtualNode/NODE`, which wins.
+    """
+    prefix = f"mesh/{mesh}/virtualNode/"
+    own = {name.removeprefix(prefix): one for name, one in said.items() if name.startswith(prefix)}
+    return {name: one for name, one in said.items() if not name.startswith("mesh/")} | own
 
 
 class MaterialFacts(Struct, frozen=True, gc=False, cache_hash=True):

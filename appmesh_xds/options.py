@@ -50,6 +50,9 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=
     #: as App Mesh's did, and Envoy reads them once. `sds`: they name secrets which name the files, and Envoy
     #: reads them again whenever one is renamed into place.
     file_certificates: FileCertificates = "inline"
+    #: Nodes in Cloud Map. `endpoints`: facts say where their instances are. `dns`: where no fact does, the
+    #: proxy looks up `<service>.<namespace>`, as far as Cloud Map puts it into DNS.
+    cloud_map: Literal["endpoints", "dns"] = "endpoints"
     #: Gateways route in one step instead of App Mesh's loop through a second listener.
     single_hop: bool = False
     #: Send the discovery name as SNI to TLS backends. App Mesh never did (reference §10.10).

@@ -176,9 +176,8 @@ FACTS: dict[str, Any] = {
     },
     "endpoints": {
         name: (
-            Endpoint(address="10.0.0.1", attributes=(("k", "v"),)),
+            Endpoint(address="10.0.0.1", other_address="fd00::1", attributes=(("k", "v"),)),
             Endpoint(address="10.0.0.2", attributes=(("k", "other"), ("other", "v"))),
-            Endpoint(address="fd00::1", attributes=(("k", "v"),)),
         )
         for name in ("cloud", "other-node")
     },
@@ -310,6 +309,9 @@ _HEAD = """\
 Every field of the App Mesh API (`appmesh/2019-01-25`, {count} of them), and what changes in Envoy with it.
 This page is generated (`{rerun}`): a rich mesh is translated, one field is changed, and the differences are
 the row. A field that changes names or ports changes whatever carries them; {shown} differences are shown.
+
+Rows of `awsCloudMap` are of services whose endpoints are known. With `--cloud-map dns`, `serviceName` and `namespaceName`
+are what `hostname` is below, `ipPreference` is `Cluster.dns_lookup_family`, and `attributes` are refused.
 """
 _SHOWN = 4
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
@@ -20,9 +19,10 @@ from ..resolve import Destination, Service, route_body, route_member
 from ..resource import CLUSTER, ENDPOINTS, Resource, content_version
 from ..spec import ClientPolicyTls, GrpcRoute, GrpcRouteMatch, HttpRoute, TcpRoute
 from ..wire import field
-from .base import HTTP_FAMILY, ip_address, milliseconds
+from .base import HTTP_FAMILY, milliseconds
 from .binding import ip_preference
 from .client_tls import client_tls
+from .cloud_map import cloud_map_endpoints, discovery_name, report_lost_attributes
 from .clusters import DNS_LOOKUP_FAMILY, Discovery, backend_cluster, cluster_load_assignment
 from .output import virtual_host_entry
 from .report import Report
@@ -189,17 +189,6 @@ def policy_hash(tls: bytes) -> str:
 # --- clusters -------------------------------------------------------------------------------------
 
 
-def discovery_name(discovery: ServiceDiscovery | None) -> str:
-    """What a node is found by: its host name, or `<service>.<namespace>` in Cloud Map (reference §3.2)."""
-    if discovery is None:
-        return ""
-    if discovery.dns is not None:
-        return discovery.dns.hostname.removesuffix(".")
-    if discovery.aws_cloud_map is not None:
-        return f"{discovery.aws_cloud_map.service_name}.{discovery.aws_cloud_map.namespace_name}"
-    return ""
-
-
 def _cluster(
     name: str,
     destination: Destination,
@@ -260,6 +249,9 @@ def _body(
     if discovery.dns is not None:
         kind: Discovery = "STRICT_DNS" if discovery.dns.response_type == "ENDPOINTS" else "LOGICAL_DNS"
         host = discovery.dns.hostname
+    elif options.cloud_map == "dns" and facts is None:
+        report_lost_attributes(node, discovery, report)
+        kind = "STRICT_DNS"
     else:
         endpoints = cloud_map_endpoints(node, discovery, facts, preference, report)
         kind = "STATIC" if options.delivery == "inline" else "EDS"
@@ -329,56 +321,6 @@ def _assignment_message(
         for address, (port, health) in zip(addresses, endpoints, strict=True)
     ]
     return cluster_load_assignment(name, given, 0)
-
-
-def cloud_map_endpoints(
-    node: str,
-    discovery: ServiceDiscovery,
-    facts: Sequence[Endpoint] | None,
-    preference: str | None,
-    report: Report,
-) -> tuple[Endpoint, ...]:
-    """The instances a client may use: all attributes match, healthy (or all, when none is), and of the
-    address family that the node prefers (reference §2.3, §2.4, §10.25). Sorted by address."""
-    key, path = f"virtualNode/{node}", "$.spec.serviceDiscovery.awsCloudMap"
-    if facts is None:
-        report.error(
-            key,
-            path,
-            f"no endpoints are known for {discovery_name(discovery)}",
-            f"add them to the facts: endpoints: {{{node}: [{{address: 10.0.0.1}}]}}",
-        )
-        return ()
-    cloud_map = discovery.aws_cloud_map
-    wanted = {(one.key, one.value) for one in (cloud_map.attributes if cloud_map else None) or ()}
-    chosen = [endpoint for endpoint in facts if wanted <= set(endpoint.attributes)] if wanted else facts
-    healthy = [endpoint for endpoint in chosen if endpoint.health == "HEALTHY"]
-    families: dict[int, list[tuple[bytes, int, Endpoint]]] = {4: [], 6: []}
-    for endpoint in healthy or chosen:
-        address = ip_address(endpoint.address)
-        if address is not None:
-            families[address[0]].append((address[1], endpoint.port or 0, endpoint))
-        else:
-            text = f"the endpoint address {endpoint.address!r} of the facts is not an IP address"
-            report.error(key, path, text)
-    for version in _FAMILIES[preference]:
-        if best := families[version]:
-            best.sort(key=_place)
-            return tuple(dict.fromkeys([endpoint for _, _, endpoint in best]))
-    return ()
-
-
-_place = itemgetter(0, 1)
-
-
-#: Address families in the order in which they are tried (reference §2.3).
-_FAMILIES: Mapping[str | None, tuple[int, ...]] = {
-    None: (4, 6),
-    "IPv4_PREFERRED": (4, 6),
-    "IPv6_PREFERRED": (6, 4),
-    "IPv4_ONLY": (4,),
-    "IPv6_ONLY": (6,),
-}
 
 
 # --- routes ---------------------------------------------------------------------------------------

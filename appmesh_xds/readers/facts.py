@@ -8,22 +8,32 @@ authorities:
   arn:aws:acm-pca:...: {certificateChain: /certs/ca.crt}
 endpoints:
   colorteller: [{address: 10.0.0.1, port: 8080, attributes: {version: v1}}]
+  mesh/shop/virtualNode/colorteller: []             # of this mesh's node alone
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..errors import Problem, SpecErrors
-from ..facts import Authority, Certificate, Endpoint, FileCertificate, FileTrust, Pem, PemTrust, SdsSecret
-from ..spec.convert import convert
+from ..facts import (
+    Authority,
+    Certificate,
+    Endpoint,
+    FileCertificate,
+    FileTrust,
+    Pem,
+    PemTrust,
+    SdsSecret,
+    of_mesh,
+)
+from .endpoints import EndpointsReader
 from .text import Document, documents, member, read_bytes
 
 if TYPE_CHECKING:
@@ -33,14 +43,6 @@ if TYPE_CHECKING:
 #: The label of a PEM block; keys have more words before (`RSA PRIVATE KEY`).
 _CERTIFICATE: Final = "CERTIFICATE"
 _PRIVATE_KEY: Final = "PRIVATE KEY"
-
-
-class _Instance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An endpoint as written, less its attributes."""
-
-    address: Annotated[str, msgspec.Meta(min_length=1)]
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
-    health: Literal["HEALTHY", "UNHEALTHY"] = "HEALTHY"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,20 +59,29 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     def apply(self, mesh: Mesh) -> Mesh:
         """The mesh with these facts."""
         return mesh.replace(
-            certificates=self.certificates, authorities=self.authorities, endpoints=self.endpoints
+            certificates=self.certificates,
+            authorities=self.authorities,
+            endpoints=of_mesh(mesh.name, self.endpoints),
         )
 
-    def strangers(self, mesh: Mesh) -> tuple[Problem, ...]:
-        """A warning for every virtual node with endpoints that the mesh does not have."""
+    def strangers(self, *meshes: Mesh) -> tuple[Problem, ...]:
+        """A warning for every virtual node with endpoints that is in none of these meshes.
+
+        Those of a mesh that is not among them may well be in it.
+        """
+        there = {name for mesh in meshes for name in mesh.virtual_nodes}
+        there.update(f"mesh/{mesh.name}/virtualNode/{name}" for mesh in meshes for name in mesh.virtual_nodes)
+        prefixes = tuple(f"mesh/{mesh.name}/virtualNode/" for mesh in meshes)
+        names = " and ".join(mesh.name for mesh in meshes)
         return tuple(
             Problem(
                 file=self.file,
                 path=member("$.endpoints", name),
-                message=f"mesh {mesh.name} has no virtual node of this name",
+                message=f"mesh {names} has no virtual node of this name",
                 severity="warning",
             )
             for name in sorted(self.endpoints)
-            if name not in mesh.virtual_nodes
+            if name not in there and (not name.startswith("mesh/") or name.startswith(prefixes))
         )
 
 
@@ -93,38 +104,31 @@ def load_facts(path: str | os.PathLike[str]) -> Facts:
     return _Reader(document, file.parent).read()
 
 
-class _Reader:
+class _Reader(EndpointsReader):
     def __init__(self, document: Document, folder: Path) -> None:
-        self.document = document
+        super().__init__(document)
         self.folder = folder
-        self.problems: list[Problem] = []
         self.materials: list[str] = []
 
     def read(self) -> Facts:
         value = self.document.value
         if not isinstance(value, dict):
-            self._problem("$", "expected a mapping", "certificates:, authorities:, endpoints:")
+            self.problem("$", "expected a mapping", "certificates:, authorities:, endpoints:")
             value = {}
         known = ("certificates", "authorities", "endpoints")
         for key in value:
             if key not in known:
-                self._problem(member("$", key), f"unknown; known are {', '.join(known)}")
+                self.problem(member("$", key), f"unknown; known are {', '.join(known)}")
         facts = Facts(
             file=self.document.file,
             certificates=self._table(value, "certificates", self._certificate),
             authorities=self._table(value, "authorities", self._authority),
-            endpoints=self._table(value, "endpoints", self._endpoints),
+            endpoints=self._table(value, "endpoints", self.endpoints),
             materials=tuple(self.materials),
         )
         if self.problems:
             raise SpecErrors(sorted(self.problems))
         return facts
-
-    def _problem(self, path: str, message: str, hint: str = "") -> None:
-        line, column = self.document.locate(path) or (0, 0)
-        self.problems.append(
-            Problem(file=self.document.file, line=line, column=column, path=path, message=message, hint=hint)
-        )
 
     def _table(self, value: dict[Any, Any], key: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
         table = value.get(key)
@@ -132,20 +136,14 @@ class _Reader:
         if table is None:
             return {}
         if not isinstance(table, dict):
-            self._problem(path, "expected a mapping")
+            self.problem(path, "expected a mapping")
             return {}
         made = {str(name): read(item, member(path, name)) for name, item in table.items()}
         return {name: item for name, item in made.items() if item is not None}
 
-    def _convert(self, value: Any, kind: Any, path: str) -> Any:
-        converted = convert(value, kind, path=path)
-        for problem in converted.problems:
-            self._problem(problem.path, problem.message, problem.hint)
-        return converted.value
-
     def _certificate(self, value: Any, path: str) -> Certificate | None:
         if isinstance(value, dict) and "pem" in value:
-            files = self._convert(value["pem"], FileCertificate, f"{path}.pem")
+            files = self.convert(value["pem"], FileCertificate, f"{path}.pem")
             if files is None:
                 return None
             self._alone(value, path)
@@ -155,62 +153,29 @@ class _Reader:
                 return None
             if not _is_pair(chain, key):
                 # Also what one sees in the middle of a rotation.
-                self._problem(f"{path}.pem", "the private key does not belong to the certificate")
+                self.problem(f"{path}.pem", "the private key does not belong to the certificate")
                 return None
             return Pem(certificate_chain=chain, private_key=key)
         kind = SdsSecret if isinstance(value, dict) and "secretName" in value else FileCertificate
-        made: Certificate | None = self._convert(value, kind, path)
+        made: Certificate | None = self.convert(value, kind, path)
         return made
 
     def _authority(self, value: Any, path: str) -> Authority | None:
         if isinstance(value, dict) and "pem" in value:
-            file = self._convert(value["pem"], FileTrust, f"{path}.pem")
+            file = self.convert(value["pem"], FileTrust, f"{path}.pem")
             if file is None:
                 return None
             self._alone(value, path)
             chain = self._content(file.certificate_chain, _CERTIFICATE, f"{path}.pem.certificateChain")
             return PemTrust(certificate_chain=chain) if chain else None
         kind = SdsSecret if isinstance(value, dict) and "secretName" in value else FileTrust
-        made: Authority | None = self._convert(value, kind, path)
+        made: Authority | None = self.convert(value, kind, path)
         return made
-
-    def _endpoints(self, value: Any, path: str) -> tuple[Endpoint, ...] | None:
-        if not isinstance(value, list):
-            self._problem(path, "expected a list of endpoints", "[{address: 10.0.0.1}]")
-            return None
-        made = [self._endpoint(item, f"{path}[{index}]") for index, item in enumerate(value)]
-        return tuple(endpoint for endpoint in made if endpoint is not None)
-
-    def _endpoint(self, value: Any, path: str) -> Endpoint | None:
-        attributes: tuple[tuple[str, str], ...] = ()
-        if isinstance(value, dict) and "attributes" in value:
-            attributes = self._attributes(value["attributes"], f"{path}.attributes")
-            value = {key: inner for key, inner in value.items() if key != "attributes"}
-        instance = self._convert(value, _Instance, path)
-        if instance is None:
-            return None
-        try:
-            ipaddress.ip_address(instance.address)
-        except ValueError:
-            self._problem(f"{path}.address", f"{instance.address[:100]!r} is not an IP address")
-            return None
-        return Endpoint(
-            address=instance.address, port=instance.port, health=instance.health, attributes=attributes
-        )
-
-    def _attributes(self, value: Any, path: str) -> tuple[tuple[str, str], ...]:
-        if not isinstance(value, dict):
-            self._problem(path, "expected a mapping of attributes", "{version: v1}")
-            return ()
-        for key, inner in value.items():
-            if not isinstance(inner, str):
-                self._problem(member(path, key), "expected a string", "write it in quotes")
-        return tuple(sorted((str(key), str(inner)) for key, inner in value.items()))
 
     def _alone(self, value: dict[str, Any], path: str) -> None:
         for key in value:
             if key != "pem":
-                self._problem(member(path, key), "does not go with `pem`", "give one of the two")
+                self.problem(member(path, key), "does not go with `pem`", "give one of the two")
 
     def _content(self, name: str, kind: str, path: str) -> bytes | None:
         """The content of a PEM file. What it holds is never part of a message."""
@@ -220,10 +185,10 @@ class _Reader:
             Problem(message="cannot be read: NUL in its name") if nul else read_bytes(self.folder / name)
         )
         if isinstance(content, Problem):
-            self._problem(path, f"{self.folder / name} {content.message}")
+            self.problem(path, f"{self.folder / name} {content.message}")
             return None
         if not re.search(rf"-----BEGIN [A-Z ]*{kind}-----".encode(), content):
-            self._problem(path, f"{self.folder / name} holds no PEM {kind.lower()}")
+            self.problem(path, f"{self.folder / name} holds no PEM {kind.lower()}")
             return None
         return content
 

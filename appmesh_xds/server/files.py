@@ -52,7 +52,7 @@ class Files:
         names = (self._mesh,) if self._mesh is not None else reading.meshes or (None,)
         meshes = tuple(reading.mesh(name) for name in names)
         if facts is not None:
-            problems += _strangers(facts, meshes)
+            problems += facts.strangers(*meshes)
             meshes = tuple(facts.apply(mesh) for mesh in meshes)
         return Loaded(meshes=meshes, problems=problems)
 
@@ -65,10 +65,3 @@ class Files:
             return facts, ()
         except SpecErrors as error:
             return None, error.problems
-
-
-def _strangers(facts: Facts, meshes: tuple[Mesh, ...]) -> tuple[Problem, ...]:
-    """Endpoints of nodes that are in none of the meshes."""
-    found = [facts.strangers(mesh) for mesh in meshes]
-    nobodys = set.intersection(*({problem.path for problem in problems} for problems in found))
-    return tuple(problem for problem in found[0] if problem.path in nobodys)
