@@ -44,7 +44,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, order=True, omit_defaul
             place += f":{self.line}:{self.column}"
         where = " ".join(part for part in (place, self.resource, self.path) if part)
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.severity}: {where}: {self.message}{hint}"
+        return f"{self.severity}: {where}{': ' if where else ''}{self.message}{hint}"
 
 
 class AppMeshXdsError(Exception):

@@ -310,8 +310,9 @@ Every field of the App Mesh API (`appmesh/2019-01-25`, {count} of them), and wha
 This page is generated (`{rerun}`): a rich mesh is translated, one field is changed, and the differences are
 the row. A field that changes names or ports changes whatever carries them; {shown} differences are shown.
 
-Rows of `awsCloudMap` are of services whose endpoints are known. With `--cloud-map dns`, `serviceName` and `namespaceName`
-are what `hostname` is below, `ipPreference` is `Cluster.dns_lookup_family`, and `attributes` are refused.
+Rows of `awsCloudMap` are of services whose endpoints are known. With `--cloud-map dns`, `serviceName` and
+`namespaceName` are what `hostname` is below, `ipPreference` is `Cluster.dns_lookup_family`, and `attributes`
+are refused.
 """
 _SHOWN = 4
 

@@ -13,7 +13,17 @@ import appmesh_xds
 
 PACKAGE = Path(appmesh_xds.__file__).parent
 
-HEAVY = ("grpc", "cryptography", "envoy_data_plane", "betterproto2", "yaml", "re2", "google.protobuf")
+HEAVY = (
+    "boto3",
+    "botocore",
+    "grpc",
+    "cryptography",
+    "envoy_data_plane",
+    "betterproto2",
+    "yaml",
+    "re2",
+    "google.protobuf",
+)
 #: Modules that Envoy's generated code would bring along.
 TOP_LEVEL = ("envoy", "validate", "xds", "udpa")
 
@@ -73,7 +83,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("patch", "reach"),
     ("translator",),
     ("readers",),
-    ("bootstrap", "certs", "convert", "folders", "secret_files", "writers"),
+    ("bootstrap", "certs", "cloud_map", "convert", "folders", "secret_files", "writers"),
     ("lint", "betterproto", "testing", "changes", "trace"),
     ("server",),
     ("cli", "__main__"),

@@ -11,6 +11,7 @@ import msgspec
 from ..errors import Problem, SpecErrors, UsageError
 from ..mesh import Mesh
 from ..readers import Reading, read
+from .cloud_map import with_instances
 
 if TYPE_CHECKING:
     from ..readers.facts import Facts
@@ -58,9 +59,9 @@ def read_paths(arguments: argparse.Namespace) -> Reading:
 
 
 def read_mesh(arguments: argparse.Namespace) -> tuple[Mesh, tuple[Problem, ...]]:
-    """The mesh with its facts; and the problems of both, warnings unless --keep-going is given.
+    """The mesh with its facts and instances; and the problems of all, warnings unless --keep-going is given.
 
-    Raises SpecErrors, with the problems of both.
+    Raises SpecErrors, with the problems of specs and facts.
     """
     return mesh_of(read_paths(arguments), arguments)
 
@@ -75,11 +76,14 @@ def mesh_of(reading: Reading, arguments: argparse.Namespace) -> tuple[Mesh, tupl
         mesh = reading.mesh(arguments.mesh)
     except SpecErrors as error:
         raise SpecErrors(dict.fromkeys([*error.problems, *problems])) from None
-    if facts is None:
-        if arguments.facts is not None:
-            raise SpecErrors(problems)
-        return mesh, problems
-    return facts.apply(mesh), (*problems, *facts.strangers(mesh))
+    if facts is None and arguments.facts is not None:
+        raise SpecErrors(problems)
+    if facts is not None:
+        mesh, problems = facts.apply(mesh), (*problems, *facts.strangers(mesh))
+    if hasattr(arguments, "cloud_map"):
+        mesh, more = with_instances(mesh, arguments)
+        problems += more
+    return mesh, problems
 
 
 def _facts_of(arguments: argparse.Namespace) -> tuple[Facts | None, tuple[Problem, ...]]:

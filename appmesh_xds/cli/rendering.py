@@ -13,6 +13,7 @@ import msgspec
 
 from ..errors import Problem, UsageError
 from ..options import Options
+from .cloud_map import add_cloud_map
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _PROXY: Final = re.compile(r"(mesh/[^/]+/)?virtual(Node|Gateway)/.+", re.DOTALL)
@@ -51,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sds-socket", metavar="PATH", help="unix socket of the local SDS service")
     for flag, summary in _SWITCHES.items():
         group.add_argument(flag, action="store_const", const=True, help=summary)
+    add_cloud_map(parser)
 
 
 _SWITCHES = {
@@ -98,6 +100,8 @@ def _with_flags(base: Options, arguments: argparse.Namespace) -> Options:
     for name in ("interception", "bind", "app_address", "admin_address", "sds_socket", "file_certificates"):
         if getattr(arguments, name) is not None:
             values[name] = getattr(arguments, name)
+    if arguments.cloud_map is not None:
+        values["cloud_map"] = "dns" if arguments.cloud_map == "dns" else "endpoints"
     for name in ("single_hop", "send_sni", "legacy_defaults"):
         if getattr(arguments, name):
             values[name] = True

@@ -7,12 +7,14 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, Final
 
-from ..errors import Problem, SpecErrors
+from ..errors import Problem, SpecErrors, errors_in
 from ..translator import Change
+from .discovery import Discovery
 from .files import Files
 from .grpc import serve
 from .keys import withheld_keys
@@ -35,27 +37,40 @@ class Daemon:
     A change that cannot be used changes nothing: what is served stays, and `problems` says why.
     """
 
-    def __init__(self, files: Files, meshes: Meshes, security: Security, state: State | None = None) -> None:
+    def __init__(
+        self,
+        files: Files,
+        meshes: Meshes,
+        security: Security,
+        state: State | None = None,
+        discovery: Discovery | None = None,
+    ) -> None:
         self.files = files
         self.meshes = meshes
         self.security = security
         self.state = state
+        self.discovery = discovery
         #: Problems of the files as they are now, and whether they could be used.
         self.file_problems: tuple[Problem, ...] = ()
         self.usable = False
         #: When what is served was loaded, in seconds since the epoch.
         self.loaded_at = 0.0
         self.sizes = Sizes()
-        self.operations = Operations(self, security.certificate)
+        self._noted: frozenset[Problem] = frozenset()
+        self._keeping = Lock()
+        self.operations = Operations(self, security.certificate, discovery)
         # Reading and translating happen here, one after another, while streams go on.
         self._worker = ThreadPoolExecutor(1, "appmesh-xds-files")
+        # Endpoints do not wait for files that take long to read.
+        self._asker = ThreadPoolExecutor(1, "appmesh-xds-endpoints")
 
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the files as they are now, and with what is made of them."""
         security = self.security
         withheld = withheld_keys(one for one in self.meshes.newest() if not security.serves_keys(one))
         said = (*security.bindings.problems(), *withheld, *self.sizes.problems())
-        return (*self.file_problems, *self.meshes.problems(), *said)
+        asked = () if self.discovery is None else self.discovery.problems
+        return (*self.file_problems, *asked, *self.meshes.problems(), *said)
 
     # --- loading ------------------------------------------------------------------------------------------
 
@@ -72,7 +87,11 @@ class Daemon:
         except SpecErrors:
             if not kept:
                 raise
-        return (*self.problems(), *unchangeable(kept, self.meshes.snapshot))
+        if self.discovery is not None and errors_in(self.discovery.problems) and not kept:
+            raise SpecErrors(self.discovery.problems)
+        problems = self.problems()
+        self._noted = frozenset(problems)
+        return (*problems, *unchangeable(kept, self.meshes.snapshot))
 
     def load(self) -> list[Change] | None:
         """Reads the files and takes over what is in them; None when there is nothing new.
@@ -88,6 +107,8 @@ class Daemon:
             raise
         if loaded is None:
             return None
+        if self.discovery is not None:
+            self.discovery.ask_for(loaded.meshes)
         read = time.monotonic()
         changes = self.meshes.update(*loaded.meshes)
         translated = time.monotonic()
@@ -106,16 +127,21 @@ class Daemon:
         self.sizes.look(newest)
 
     def _keep(self, state: State) -> None:
-        good, gone = self.meshes.unsaved()
-        try:
-            state.keep(good)
-            state.drop(gone)
-        except OSError as error:
-            note(logging.ERROR, "state_not_kept", file=str(error.filename), text=error.strerror or str(error))
+        with self._keeping:
+            good, gone = self.meshes.unsaved()
+            try:
+                state.keep(good)
+                state.drop(gone)
+            except OSError as error:
+                note(
+                    logging.ERROR,
+                    "state_not_kept",
+                    file=str(error.filename),
+                    text=error.strerror or str(error),
+                )
 
     async def reload(self) -> None:
         """`load`, beside the streams; notes how it went."""
-        before = set(self.problems())
         try:
             changes = await asyncio.get_running_loop().run_in_executor(self._worker, self.load)
         except SpecErrors:
@@ -125,14 +151,52 @@ class Daemon:
         else:
             if changes is not None:
                 note(logging.INFO, "loaded", proxies=sum(self.meshes.sizes().values()), changed=len(changes))
-        for problem in self.problems():
-            if problem not in before:
+        self._note_problems()
+
+    async def ask(self) -> None:
+        """Asks where endpoints are, beside the streams; notes what is new."""
+        if self.discovery is None:
+            return
+        try:
+            asked = asyncio.get_running_loop().run_in_executor(self._asker, self._ask, self.discovery)
+            news = await asked
+        except Exception:  # a fault of ours, as above
+            LOG.exception("endpoints could not be taken over; what was served stays")
+        else:
+            if news:
+                self._note_problems()
+
+    def _ask(self, discovery: Discovery) -> bool:
+        """Whether anything is new."""
+        before = discovery.problems
+        changes = discovery.ask()
+        if changes and self.state is not None:
+            self._keep(self.state)
+        if not changes and discovery.problems == before:
+            return False
+        self.operations.asked()
+        return True
+
+    def _note_problems(self) -> None:
+        """Those that were not there the last time."""
+        problems = self.problems()
+        for problem in problems:
+            if problem not in self._noted:
                 level = logging.ERROR if problem.severity == "error" else logging.WARNING
                 note(level, "problem", text=str(problem))
+        self._noted = frozenset(problems)
 
     async def _watch(self) -> None:
         async for _ in changes(lambda: self.files.paths, every=_LOOK_EVERY):
             await self.reload()
+
+    async def _follow(self, due: AsyncIterator[None]) -> None:
+        async for _ in due:
+            await self.ask()
+
+    async def _read_again(self) -> None:
+        await self.reload()
+        await self.ask()
 
     # --- serving ------------------------------------------------------------------------------------------
 
@@ -142,11 +206,12 @@ class Daemon:
         *,
         settings: Settings,
         watch: bool = False,
+        due: AsyncIterator[None] | None = None,
         admin: str | None = None,
         probe: str | None = None,
     ) -> None:
-        """Serves until SIGTERM or SIGINT, then drains. `ready` is given the bound addresses. At `admin` and
-        `probe` answers `operations`."""
+        """Serves until SIGTERM or SIGINT, then drains. `ready` is given the bound addresses. Endpoints are
+        asked for when they are `due`. At `admin` and `probe` answers `operations`."""
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         tasks: set[asyncio.Task[None]] = set()
@@ -159,11 +224,11 @@ class Daemon:
         def ended(task: asyncio.Task[None]) -> None:
             tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
-                LOG.error("files are no longer followed", exc_info=error)
+                LOG.error("files or endpoints are no longer followed", exc_info=error)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: begin(self.reload()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: begin(self._read_again()))
         async with (
             serve(
                 self.meshes,
@@ -178,10 +243,13 @@ class Daemon:
             gc.freeze()
             if watch:
                 begin(self._watch())
+            if due is not None:
+                begin(self._follow(due))
             ready(server.addresses)
             await stopping.wait()
             note(logging.INFO, "stopping", streams=len(server.sessions()))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        for worker in (self._worker, self._asker):
+            worker.shutdown(wait=False, cancel_futures=True)

@@ -3,6 +3,7 @@
     meshes = Meshes(options, proxies={"virtualNode/laptop": Options(interception="none")})
     meshes.update(mesh)                                   # every mesh that there is now
     meshes.know(endpoints={"colorteller": endpoints})     # what others say of them, from now on
+    meshes.know(instances={CloudMapService("shop.internal", "colorteller"): endpoints})
     async with serve(meshes): ...
 
 A snapshot with errors is never offered where there is one without: that proxy stays as it is, the others go
@@ -11,14 +12,15 @@ on. A proxy that left its mesh is forgotten; its streams keep what they have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .. import names
+from ..cloud_map import CloudMapService, Instances, services_of
 from ..errors import Problem
-from ..facts import Authority, Certificate, Endpoint
+from ..facts import Authority, Certificate, Endpoint, of_mesh
 from ..mesh import Mesh
 from ..options import Options
 from ..snapshot import Snapshot
@@ -26,6 +28,14 @@ from ..translator import Change, Translator, differences
 from .source import Changed, Snapshots
 
 _DEFAULTS: Final = Options()
+
+
+class _Services(NamedTuple):
+    """The Cloud Map services of one mesh."""
+
+    made_from: object
+    nodes: Mapping[CloudMapService, Sequence[str]]
+    of: Mapping[str, CloudMapService]
 
 
 class Meshes:
@@ -41,9 +51,13 @@ class Meshes:
         self._served = Snapshots()
         #: What the newest translation of each proxy made, by node id: also where an older one is served.
         self._newest: dict[str, Snapshot] = {}
-        #: The meshes as they were given, and what was said of them since.
-        self._given: tuple[Mesh, ...] = ()
+        #: The meshes as they were given, if they were, and what was said of them since.
+        self._given: tuple[Mesh, ...] | None = None
         self._facts: dict[str, dict[str, Any]] = {"certificates": {}, "authorities": {}, "endpoints": {}}
+        #: Of the services that nodes are found by. Never written to: others look at it.
+        self._instances: Instances = {}
+        #: By mesh. Nor this.
+        self._services: Mapping[str, _Services] = {}
         #: Nodes whose snapshots changed since `unsaved`.
         self._untold: set[str] = set()
         #: An update failed half way, or what is served is not of this mesh: both must be compared.
@@ -63,8 +77,11 @@ class Meshes:
     def update(self, *meshes: Mesh) -> list[Change]:
         """Takes the meshes that there are from now on, and says what changed."""
         with self._changing:
-            changes = self._advance(meshes)
+            self._services = {mesh.name: self._services_of(mesh) for mesh in meshes}
+            changes = self._advance({mesh.name: self._with_facts(mesh) for mesh in meshes})
             self._given = meshes
+            wanted = self.services()
+            self._instances = {one: there for one, there in self._instances.items() if one in wanted}
             return changes
 
     def know(
@@ -73,13 +90,25 @@ class Meshes:
         certificates: Mapping[str, Certificate | None] | None = None,
         authorities: Mapping[str, Authority | None] | None = None,
         endpoints: Mapping[str, tuple[Endpoint, ...] | None] | None = None,
+        instances: Instances | None = None,
     ) -> list[Change]:
-        """Facts as of `Mesh.replace`, of these meshes and of those to come; they win over the meshes' own."""
+        """Facts as of `Mesh.replace`, of these meshes and of those to come; they win over the meshes' own.
+
+        `endpoints` of the virtual node NODE of any mesh, or of `mesh/MESH/virtualNode/NODE` alone. Nodes of
+        whom neither these nor the mesh say any have those of their Cloud Map service, out of `instances`.
+        """
         with self._changing:
             said = {"certificates": certificates, "authorities": authorities, "endpoints": endpoints}
             for kind, facts in said.items():
                 self._facts[kind].update(facts or {})
-            return self._advance(self._given)
+            before, self._instances = self._instances, {**self._instances, **(instances or {})}
+            if self._given is None:
+                return []
+            try:
+                return self._advance(self._knowing(**said, instances=instances))
+            except BaseException:
+                self._instances = before  # who asks what is new will be told again
+                raise
 
     def remember(self, snapshots: Iterable[Snapshot]) -> None:
         """Snapshots that were good in an earlier life, to be served until newer ones are. Before `update`."""
@@ -98,6 +127,14 @@ class Meshes:
         """The newest translation of each proxy, with errors or not."""
         return list(self._newest.values())
 
+    def services(self) -> frozenset[CloudMapService]:
+        """The Cloud Map services that nodes are found by."""
+        return frozenset(service for one in self._services.values() for service in one.nodes)
+
+    def instances(self) -> Instances:
+        """What is known of these."""
+        return self._instances
+
     def problems(self) -> list[Problem]:
         """What the newest translations complain about, sorted."""
         return sorted({problem for made in self.newest() for problem in made.problems})
@@ -112,8 +149,7 @@ class Meshes:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _advance(self, given: Iterable[Mesh]) -> list[Change]:
-        newest = {mesh.name: self._with_facts(mesh) for mesh in given}
+    def _advance(self, newest: dict[str, Mesh]) -> list[Change]:
         gone: list[str] = []
         for name, mesh in self.meshes.items():
             if name not in newest or newest[name].owner != mesh.owner:
@@ -144,8 +180,55 @@ class Meshes:
             self._served.put(*made)
         return changes
 
+    def _knowing(self, *, endpoints: Any, instances: Any, **materials: Any) -> dict[str, Mesh]:
+        """The meshes as they are, with these facts."""
+        given = self._given or ()
+        if self._lost:
+            return {mesh.name: self._with_facts(mesh) for mesh in given}
+        facts = {kind: said or {} for kind, said in materials.items()}
+        return {
+            mesh.name: self.meshes[mesh.name].replace(
+                endpoints=self._endpoints(mesh, endpoints or {}, instances or {}), **facts
+            )
+            for mesh in given
+        }
+
     def _with_facts(self, mesh: Mesh) -> Mesh:
-        return mesh.replace(**self._facts) if any(self._facts.values()) else mesh
+        facts = self._facts
+        if not self._instances and not any(facts.values()):
+            return mesh
+        return mesh.replace(
+            certificates=facts["certificates"],
+            authorities=facts["authorities"],
+            endpoints=self._endpoints(mesh, facts["endpoints"], self._instances),
+        )
+
+    def _endpoints(
+        self, given: Mesh, said: Mapping[str, Any], instances: Iterable[CloudMapService]
+    ) -> dict[str, tuple[Endpoint, ...] | None]:
+        """What is known of the nodes that these facts and services concern, for `Mesh.replace`."""
+        concerned = set(of_mesh(given.name, said))
+        if instances:
+            nodes = self._services_of(given).nodes
+            concerned.update(node for service in instances for node in nodes.get(service, ()))
+        facts = of_mesh(given.name, self._facts["endpoints"]) if concerned else {}
+        return {node: self._known(given, node, facts) for node in sorted(concerned)}
+
+    def _known(
+        self, given: Mesh, node: str, facts: Mapping[str, tuple[Endpoint, ...] | None]
+    ) -> tuple[Endpoint, ...] | None:
+        found = facts[node] if node in facts else given.endpoints.get(node)
+        service = self._services_of(given).of.get(node) if found is None else None
+        return found if service is None else self._instances.get(service)
+
+    def _services_of(self, mesh: Mesh) -> _Services:
+        """Made once for a set of nodes: most changes are of endpoints."""
+        found = self._services.get(mesh.name)
+        if found is not None and found.made_from is mesh.virtual_nodes:
+            return found
+        nodes = services_of(mesh)
+        of = {node: service for service, names in nodes.items() for node in names}
+        return _Services(mesh.virtual_nodes, nodes, of)
 
     @contextmanager
     def _all_or_nothing(self, meshes: Iterable[str]) -> Iterator[None]:

@@ -40,6 +40,7 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
+    from .discovery import Discovery
     from .session import Peer, Session
 
 #: The media type of `Metrics.exposition`.
@@ -80,13 +81,13 @@ class Metrics:
         self._failing = gauge("load_failing", "1 while the files as they are now cannot be used.")
         self._proxies = gauge("proxies", "Proxies of the mesh.", "mesh")
         self._largest = gauge("largest_response_bytes", "The largest response that a proxy may be sent.")
-        self._problems = gauge("problems", "Problems of the files as they are now.", "severity")
+        self._severities = gauge("problems", "Problems of the files as they are now.", "severity")
         info = gauge("build_info", "1, labelled with the version.", "version")
         info.labels(__version__).set(1)
         for result in ("success", "failure"):
             self._loads.labels(result)
         for severity in ("error", "warning"):
-            self._problems.labels(severity)
+            self._severities.labels(severity)
         self._traffic = {url: _Traffic() for url in SHORT}
         self._nacks = {url: nacks.labels(name) for url, name in SHORT.items()}
         self.registry.register(_Pushes(self._traffic))
@@ -138,18 +139,19 @@ class Metrics:
         self._proxies.clear()
         for mesh, proxies in meshes.items():
             self._proxies.labels(mesh).set(proxies)
-        self._count(problems)
+        self.problems(problems)
 
     def load_failed(self, problems: Iterable[Problem]) -> None:
         """What was read cannot be used; the last good mesh stays."""
         self._loads.labels("failure").inc()
         self._failing.set(1)
-        self._count(problems)
+        self.problems(problems)
 
-    def _count(self, problems: Iterable[Problem]) -> None:
+    def problems(self, problems: Iterable[Problem]) -> None:
+        """Those that there are now."""
         count = Tally(problem.severity for problem in problems)
         for severity in ("error", "warning"):
-            self._problems.labels(severity).set(count[severity])
+            self._severities.labels(severity).set(count[severity])
 
     # --- what is ------------------------------------------------------------------------------------------
 
@@ -165,6 +167,10 @@ class Metrics:
         """Has certificates looked at whenever somebody asks: use (`server`, `secret`) and name, to the time
         of expiry. To be called once."""
         self.registry.register(_Certificates(expiry))
+
+    def watch_endpoints(self, discovery: Discovery) -> None:
+        """Has a source of endpoints looked at whenever somebody asks. To be called once."""
+        self.registry.register(_Endpoints(discovery))
 
     def exposition(self) -> bytes:
         """All of it, as `CONTENT_TYPE`."""
@@ -210,6 +216,33 @@ class _Certificates(Collector):
     def collect(self) -> Iterator[Any]:
         text = "When a certificate that is served, or the server's own, expires."
         yield _gauge("certificate_expiry_timestamp_seconds", text, ("use", "name"), self._expiry())
+
+
+class _Endpoints(Collector):
+    """What is known of Cloud Map, and how well its source answers."""
+
+    def __init__(self, discovery: Discovery) -> None:
+        self._discovery = discovery
+
+    def collect(self) -> Iterator[Any]:
+        one = self._discovery
+        source = (one.source.name,)
+        known = one.meshes.instances()
+        unknown = len(one.meshes.services() - known.keys())
+
+        def gauge(name: str, text: str, value: float) -> Any:
+            return _gauge(f"cloud_map_{name}", text, ("source",), {source: value})
+
+        text = "Instances of the Cloud Map services that nodes are found by."
+        yield gauge("instances", text, sum(map(len, known.values())))
+        yield gauge("unknown_services", "Such services of which nothing was ever known.", unknown)
+        text = "When the source could say where all of them are; 0 for never."
+        yield gauge("last_good_timestamp_seconds", text, one.last_good)
+        text = "How often the source was asked."
+        asked = CounterMetricFamily("appmesh_xds_cloud_map_asked", text, labels=("source", "result"))
+        asked.add_metric((*source, "success"), one.successes)
+        asked.add_metric((*source, "failure"), one.failures)
+        yield asked
 
 
 class _Streams(Collector):

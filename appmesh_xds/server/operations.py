@@ -14,6 +14,7 @@ from ..facts import Pem, PemTrust
 from ..mesh import Mesh
 from ..snapshot import Snapshot
 from .admin import MeshStatus, admin_answers, probe_answers
+from .discovery import Discovery
 from .grpc import Server
 from .http import listening
 from .logs import EventLog, note
@@ -38,13 +39,17 @@ class Loading(Protocol):
 class Operations:
     """An `admin.Subject`: a server, and what loads its meshes."""
 
-    def __init__(self, loading: Loading, certificate: str | None = None) -> None:
-        """`certificate` is the path of the server's own, when it has one."""
+    def __init__(
+        self, loading: Loading, certificate: str | None = None, discovery: Discovery | None = None
+    ) -> None:
+        """`certificate` is the path of the server's own, when it has one; `discovery` finds endpoints."""
         self.metrics = Metrics()
         #: The observer to give to `serve`.
         self.observe = each(self.metrics.observe, EventLog())
         self._loading = loading
         self._certificate = certificate
+        if discovery is not None:
+            self.metrics.watch_endpoints(discovery)
         self._server: Server | None = None
         self.metrics.watch_largest(lambda: loading.sizes.largest)
 
@@ -57,6 +62,10 @@ class Operations:
 
     def load_failed(self) -> None:
         self.metrics.load_failed(self._loading.problems())
+
+    def asked(self) -> None:
+        """Endpoints were asked for."""
+        self.metrics.problems(self._loading.problems())
 
     # --- answering ----------------------------------------------------------------------------------------
 

@@ -22,8 +22,11 @@ _BURST: Final = 1_000
 _LINKS: Final = 40
 
 
-async def changes(paths: Callable[[], Iterable[str]], *, every: float) -> AsyncIterator[None]:
-    """Yields when something at or below the paths may have changed, and `every` so many seconds.
+async def changes(
+    paths: Callable[[], Iterable[str]], *, every: float, silence: int = _SILENCE
+) -> AsyncIterator[None]:
+    """Yields when something at or below the paths may have changed and then did not for `silence`
+    milliseconds, and `every` so many seconds.
 
     `paths` is asked again and again: which files matter may depend on what stands in others.
     """
@@ -34,7 +37,7 @@ async def changes(paths: Callable[[], Iterable[str]], *, every: float) -> AsyncI
                 *folders.values(),
                 watch_filter=None,
                 recursive=False,
-                step=_SILENCE,
+                step=silence,
                 debounce=_BURST,
                 rust_timeout=int(every * 1000),
                 yield_on_timeout=True,

@@ -1,0 +1,66 @@
+"""`--cloud-map`: where nodes in Cloud Map are found."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ..errors import Problem, SpecErrors, UsageError
+from ..mesh import Mesh
+
+if TYPE_CHECKING:
+    from ..cloud_map import EndpointSource
+
+
+def add_cloud_map(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cloud map")
+    group.add_argument(
+        "--cloud-map",
+        choices=("file", "dns", "aws"),
+        help="nodes in Cloud Map whose endpoints no facts say: read a file, let proxies ask DNS, or ask AWS",
+    )
+    group.add_argument(
+        "--cloud-map-file",
+        metavar="FILE",
+        help="YAML or JSON: SERVICE.NAMESPACE to instances, or answers of 'aws servicediscovery "
+        "discover-instances'",
+    )
+
+
+def source_of(arguments: argparse.Namespace) -> EndpointSource | None:
+    """The source of instances that the flags name. Raises UsageError for flags that do not go together."""
+    kind, file = arguments.cloud_map, arguments.cloud_map_file
+    if file is not None and kind != "file":
+        raise UsageError("--cloud-map-file goes with --cloud-map file")
+    if kind == "file":
+        if file is None:
+            raise UsageError("--cloud-map file needs --cloud-map-file FILE")
+        from ..cloud_map.file import FileSource
+
+        return FileSource(file)
+    if kind == "aws":
+        from ..cloud_map.aws import AwsSource, aws_client
+
+        return AwsSource(aws_client())
+    return None
+
+
+def with_instances(mesh: Mesh, arguments: argparse.Namespace) -> tuple[Mesh, tuple[Problem, ...]]:
+    """The mesh with the endpoints that the source knows now, and what there is to say of them."""
+    source = source_of(arguments)
+    if source is None:
+        return mesh, ()
+    from ..cloud_map import endpoints_of, services_of
+
+    services = services_of(mesh)
+    try:
+        found = source.discover(services)
+    except SpecErrors as error:
+        return mesh, error.problems
+    failed = [
+        Problem(resource=f"virtualNode/{node}", path="$.spec.serviceDiscovery.awsCloudMap", message=text)
+        for service, text in found.failed.items()
+        for node in services[service]
+    ]
+    problems = map(mesh.locate, failed)
+    return mesh.replace(endpoints=endpoints_of(mesh, found.instances)), (*found.problems, *problems)
