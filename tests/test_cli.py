@@ -402,8 +402,8 @@ def test_every_flag_reaches_the_options() -> None:
     flags = (
         "--interception none --bind 127.0.0.2 --ingress-port 18080 --ingress-port 9000=19000 "
         "--egress-port 18001 --tcp-egress 6379=16379 --app-address 127.0.0.3 --app-port 80 --app-port 81=82 "
-        "--admin-address ::1 --admin-port 9902 --sds-socket /s --single-hop --send-sni --legacy-defaults "
-        "--file-certificates sds"
+        "--admin-address ::1 --admin-port 9902 --sds-socket /s --cloud-map dns --single-hop --send-sni "
+        "--legacy-defaults --file-certificates sds"
     )
     assert _options(*flags.split()) == am.Options(
         interception="none",
@@ -419,6 +419,7 @@ def test_every_flag_reaches_the_options() -> None:
         admin_port=9902,
         sds_socket="/s",
         file_certificates="sds",
+        cloud_map="dns",
         single_hop=True,
         send_sni=True,
         legacy_defaults=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..errors import Problem, SpecErrors, UsageError
+from ..errors import Problem, UsageError
 from ..mesh import Mesh
 
 if TYPE_CHECKING:
@@ -46,17 +46,15 @@ def source_of(arguments: argparse.Namespace) -> EndpointSource | None:
 
 
 def with_instances(mesh: Mesh, arguments: argparse.Namespace) -> tuple[Mesh, tuple[Problem, ...]]:
-    """The mesh with the endpoints that the source knows now, and what there is to say of them."""
+    """The mesh with the endpoints that the source knows now, and what there is to say of them. Raises
+    SpecErrors."""
     source = source_of(arguments)
     if source is None:
         return mesh, ()
     from ..cloud_map import endpoints_of, services_of
 
     services = services_of(mesh)
-    try:
-        found = source.discover(services)
-    except SpecErrors as error:
-        return mesh, error.problems
+    found = source.discover(services)
     failed = [
         Problem(resource=f"virtualNode/{node}", path="$.spec.serviceDiscovery.awsCloudMap", message=text)
         for service, text in found.failed.items()

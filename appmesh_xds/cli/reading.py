@@ -61,7 +61,7 @@ def read_paths(arguments: argparse.Namespace) -> Reading:
 def read_mesh(arguments: argparse.Namespace) -> tuple[Mesh, tuple[Problem, ...]]:
     """The mesh with its facts and instances; and the problems of all, warnings unless --keep-going is given.
 
-    Raises SpecErrors, with the problems of specs and facts.
+    Raises SpecErrors, with the problems of all.
     """
     return mesh_of(read_paths(arguments), arguments)
 
@@ -81,7 +81,10 @@ def mesh_of(reading: Reading, arguments: argparse.Namespace) -> tuple[Mesh, tupl
     if facts is not None:
         mesh, problems = facts.apply(mesh), (*problems, *facts.strangers(mesh))
     if hasattr(arguments, "cloud_map"):
-        mesh, more = with_instances(mesh, arguments)
+        try:
+            mesh, more = with_instances(mesh, arguments)
+        except SpecErrors as error:
+            raise SpecErrors([*problems, *error.problems]) from None
         problems += more
     return mesh, problems
 

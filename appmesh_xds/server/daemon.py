@@ -57,7 +57,8 @@ class Daemon:
         self.loaded_at = 0.0
         self.sizes = Sizes()
         self._noted: frozenset[Problem] = frozenset()
-        self._keeping = Lock()
+        #: Files and endpoints come from two threads.
+        self._looking = Lock()
         self.operations = Operations(self, security.certificate, discovery)
         # Reading and translating happen here, one after another, while streams go on.
         self._worker = ThreadPoolExecutor(1, "appmesh-xds-files")
@@ -122,12 +123,13 @@ class Daemon:
 
     def _look(self) -> None:
         """Looks at the proxies that there are now."""
-        newest = self.meshes.newest()
-        self.security.bindings.look(newest)
-        self.sizes.look(newest)
+        with self._looking:
+            newest = self.meshes.newest()
+            self.security.bindings.look(newest)
+            self.sizes.look(newest)
 
     def _keep(self, state: State) -> None:
-        with self._keeping:
+        with self._looking:
             good, gone = self.meshes.unsaved()
             try:
                 state.keep(good)
@@ -170,8 +172,10 @@ class Daemon:
         """Whether anything is new."""
         before = discovery.problems
         changes = discovery.ask()
-        if changes and self.state is not None:
-            self._keep(self.state)
+        if changes:
+            self._look()
+            if self.state is not None:
+                self._keep(self.state)
         if not changes and discovery.problems == before:
             return False
         self.operations.asked()

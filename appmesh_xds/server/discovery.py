@@ -85,8 +85,9 @@ class Discovery:
         if not news:
             return []
         changes = self.meshes.know(instances=news)
-        names = sorted(map(str, news))
-        note(logging.INFO, "endpoints", source=self.source.name, services=names, changed=len(changes))
+        if changes:
+            names = sorted(map(str, news))
+            note(logging.INFO, "endpoints", source=self.source.name, services=names, changed=len(changes))
         return changes
 
     def _discover(self, services: Collection[CloudMapService]) -> Found | None:
