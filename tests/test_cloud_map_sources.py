@@ -127,12 +127,15 @@ def test_what_is_not_told_and_what_nobody_asked_for(tmp_path: Path) -> None:
 
 
 def test_instances_that_a_proxy_cannot_send_to(tmp_path: Path) -> None:
-    answer = _answer("color", {"Attributes": {"AWS_INSTANCE_CNAME": "a.b"}}, {"Attributes": ATTRIBUTES}, {})
+    other = {"Attributes": {"AWS_INSTANCE_CNAME": "a.b"}}
+    wrong = {"Attributes": {**ATTRIBUTES, "AWS_INSTANCE_IPV6": "10.0.0.1"}}
+    answer = _answer("color", other, {"Attributes": ATTRIBUTES}, {}, wrong)
     found = _file(tmp_path, json.dumps([answer, _answer("other")])).discover([COLOR])
     assert [one.address for one in found.instances[COLOR]] == ["10.0.0.1"]
     assert [message for _, message in told(found)] == [
         "has neither AWS_INSTANCE_IPV4 nor AWS_INSTANCE_IPV6; it is left out",
         "has no Attributes that map names to strings; it is left out",
+        "has an AWS_INSTANCE_IPV6 that is no IPv6 address: '10.0.0.1'; it is left out",
         "has no instances, and does not say of which service",
     ]
 

@@ -86,6 +86,7 @@ def test_what_is_known_is_served_and_only_news_are_told() -> None:
     made.say(color=at("10.0.0.2", "10.0.0.1"))
     assert made.source.asked[-1] == {"color.shop.internal"}
     assert (served(made.meshes), made.told) == (["10.0.0.1", "10.0.0.2"], [FRONT])
+    assert made.meshes.instances() == {COLOR: at("10.0.0.1", "10.0.0.2")}
     made.say(color=at("10.0.0.1", "10.0.0.2"))
     assert made.told == [FRONT], "another order is no change"
     before = made.meshes.snapshot(FRONT)

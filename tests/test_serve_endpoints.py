@@ -103,15 +103,20 @@ def test_traffic_follows_the_file_and_nothing_else_changes(
         shop.endpoints(blue=["azure"], green=["blue"])
         customers.hear("blue")
         (shop.folder / "broken.json").unlink()
+        server.wait_for(r"loaded .*changed=0")
+        shop.endpoints(blue=["azure"], green=["blue", "azure"])
+        customers.hear("blue", "azure")
 
         # A server that starts while the file is broken serves what it served.
         shop.instances("{")
         assert server.stop() == 0
         server.start()
         envoy.wait_stat("control_plane.connected_state", 1)
-        customers.hear("blue")
-        shop.endpoints(blue=["azure"], green=["green", "azure"])
-        customers.hear("green", "azure")
+        (green,) = server.ask(FRONT, ENDPOINTS, "cds_egress_shop_green_http_8080").values()
+        assert len(green.endpoints[0].lb_endpoints) == 2
+        customers.hear("blue", "azure")
+        shop.endpoints(blue=["azure"], green=["green"])
+        customers.hear("green")
     assert customers.failures == [] and {told.partition(" ")[0] for told in customers.told} == {"200"}
     assert "Traceback" not in server.err_text() and "nack" not in server.err_text()
 

@@ -29,7 +29,7 @@ def endpoint_of(instance: Mapping[str, Any]) -> Endpoint | str:
     for version, name in _ADDRESSES.items():
         if name in given:
             if ip_version(given[name]) != version:
-                return f"has a {name} that is none: {given[name][:100]!r}"
+                return f"has an {name} that is no IPv{version} address: {given[name][:100]!r}"
             addresses.append(given[name])
     if not addresses:
         return f"has neither {' nor '.join(_ADDRESSES.values())}"
