@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import Problem, UsageError
 from ..mesh import Mesh
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from ..cloud_map import EndpointSource
+    from ..server.discovery import Discovery
+
+#: Seconds between questions to AWS.
+_INTERVAL: Final = 10.0
+#: A file is looked at again when it was silent for so many milliseconds (it is renamed into place, mostly),
+#: and once in so many seconds whatever the system says.
+_SILENCE: Final = 10
+_LOOK_EVERY: Final = 2.0
 
 
 def add_cloud_map(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +37,33 @@ def add_cloud_map(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_interval(group: argparse._ArgumentGroup) -> None:
+    """For commands that ask again and again."""
+    group.add_argument(
+        "--cloud-map-interval",
+        metavar="SECONDS",
+        type=_interval,
+        help=f"with --cloud-map aws: how often it is asked ({_INTERVAL:g})",
+    )
+
+
+def _interval(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 86400:  # nan is not, either
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 to 86400 seconds")
+    return value
+
+
 def source_of(arguments: argparse.Namespace) -> EndpointSource | None:
     """The source of instances that the flags name. Raises UsageError for flags that do not go together."""
     kind, file = arguments.cloud_map, arguments.cloud_map_file
     if file is not None and kind != "file":
         raise UsageError("--cloud-map-file goes with --cloud-map file")
+    if getattr(arguments, "cloud_map_interval", None) is not None and kind != "aws":
+        raise UsageError("--cloud-map-interval goes with --cloud-map aws")
     if kind == "file":
         if file is None:
             raise UsageError("--cloud-map file needs --cloud-map-file FILE")
@@ -62,3 +94,16 @@ def with_instances(mesh: Mesh, arguments: argparse.Namespace) -> tuple[Mesh, tup
     ]
     problems = map(mesh.locate, failed)
     return mesh.replace(endpoints=endpoints_of(mesh, found.instances)), (*found.problems, *problems)
+
+
+def due(discovery: Discovery | None, arguments: argparse.Namespace) -> AsyncIterator[None] | None:
+    """When a server is to ask again."""
+    from ..cloud_map.file import FileSource
+    from ..server.watch import changes
+
+    if discovery is None:
+        return None
+    if not isinstance(discovery.source, FileSource):
+        return discovery.due(arguments.cloud_map_interval or _INTERVAL)
+    path = discovery.source.path
+    return changes(lambda: (path,), every=_LOOK_EVERY, silence=_SILENCE) if arguments.watch else None

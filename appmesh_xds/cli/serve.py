@@ -8,27 +8,20 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UsageError
-from .cloud_map import source_of
+from .cloud_map import add_interval, due, source_of
 from .outcome import ADMIN_ADDRESS, command, report
 from .reading import add_reading, pairs
 from .rendering import add_options, rendering_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
-    from ..server.discovery import Discovery
     from ..server.security import Security
 
 #: Where Envoys find the server unless told otherwise.
 ADDRESS: Final = "127.0.0.1:18000"
 #: PATH=KIND/NAME, with a mesh or as an ARN. Both sides may hold "=".
 _BINDING: Final = re.compile(r"(.+)=((?:arn:[^/]+:)?(?:mesh/[^/]+/)?virtual(?:Node|Gateway)/.+)", re.DOTALL)
-#: Seconds between questions to AWS.
-_INTERVAL: Final = 10.0
-#: A file of endpoints is looked at again when it was silent for so many milliseconds (they are renamed into
-#: place, mostly), and once in so many seconds whatever the system says.
-_SILENCE: Final = 10
-_LOOK_EVERY: Final = 2.0
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -61,12 +54,7 @@ def add_parser(commands: Any) -> None:
     )
     group.add_argument("--unix-group", metavar="GROUP", type=_group, help="of unix sockets, name or number")
     group.add_argument("--watch", action="store_true", help="follow changes of the files (SIGHUP does too)")
-    group.add_argument(
-        "--cloud-map-interval",
-        metavar="SECONDS",
-        type=_interval,
-        help=f"with --cloud-map aws: how often it is asked ({_INTERVAL:g})",
-    )
+    add_interval(group)
     group.add_argument("--state", metavar="DIR", help="keep the last good snapshots over restarts, less keys")
     group.add_argument(
         "--drain", metavar="SECONDS", type=_seconds, default=5.0, help="spread the end of streams (5)"
@@ -201,26 +189,6 @@ def _group(text: str) -> int:
         raise argparse.ArgumentTypeError(f"there is no group {text}") from None
 
 
-def _interval(text: str) -> float:
-    value = _seconds(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 to 86400 seconds")
-    return value
-
-
-def _due(arguments: argparse.Namespace, discovery: Discovery | None) -> AsyncIterator[None] | None:
-    """When endpoints are to be asked for again."""
-    from ..cloud_map.file import FileSource
-    from ..server.watch import changes
-
-    if discovery is None:
-        return None
-    if not isinstance(discovery.source, FileSource):
-        return discovery.due(arguments.cloud_map_interval or _INTERVAL)
-    path = discovery.source.path
-    return changes(lambda: (path,), every=_LOOK_EVERY, silence=_SILENCE) if arguments.watch else None
-
-
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -255,8 +223,6 @@ def run(arguments: argparse.Namespace) -> int:
     rendering = rendering_of(arguments)
     meshes = Meshes(rendering.options, proxies=rendering.proxies)
     source = source_of(arguments)
-    if arguments.cloud_map_interval is not None and arguments.cloud_map != "aws":
-        raise UsageError("--cloud-map-interval goes with --cloud-map aws")
     discovery = None if source is None else Discovery(meshes, source)
     daemon = Daemon(files, meshes, _security(arguments), state, discovery)
     report(daemon.start())
@@ -273,7 +239,7 @@ def run(arguments: argparse.Namespace) -> int:
                 ready,
                 settings=settings,
                 watch=arguments.watch,
-                due=_due(arguments, discovery),
+                due=due(discovery, arguments),
                 admin=None if arguments.admin_listen == "off" else arguments.admin_listen,
                 probe=arguments.probe_listen,
             )

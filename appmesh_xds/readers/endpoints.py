@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from ..envoy.base import ip_address
 from ..errors import Problem
 from ..facts import Endpoint
 from ..spec.convert import convert
@@ -47,6 +47,10 @@ class EndpointsReader:
 
     def convert(self, value: Any, kind: Any, path: str) -> Any:
         """The value as this type; None after a problem."""
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            """To be told all that is wrong, and where."""
         converted = convert(value, kind, path=path)
         for problem in converted.problems:
             self.problem(problem.path, problem.message, problem.hint)
@@ -104,7 +108,5 @@ class EndpointsReader:
 
 def ip_version(text: str) -> int | None:
     """4 or 6; None for what is no IP address that means the same on every machine."""
-    try:
-        return None if "%" in text else ipaddress.ip_address(text).version
-    except ValueError:
-        return None
+    found = None if "%" in text else ip_address(text)
+    return None if found is None else found[0]
