@@ -44,10 +44,15 @@ _DELTA_GRPC: Final = 3
 #: Cluster.DiscoveryType
 _STATIC: Final = 0
 _STRICT_DNS: Final = 1
+#: How soon an Envoy comes back to a control plane that was gone: at first, and at most (milliseconds). Left
+#: to itself it waits up to half a minute.
+_BACK_OFF: Final = (500, 5_000)
 #: Tags that App Mesh's images took out of stat names (reference §6.3).
 _TAGS: Final[Mapping[str, str]] = {
     "appmesh.listener_protocol": r".*?\.ingress\.((\w+?)\.)[0-9]+?\.(.+?)$",
     "appmesh.listener_port": r".*?\.ingress\.\w+?\.(([0-9]+?)\.)(.+?)$",
+    # Envoy's own does not see the name behind a prefix of three parts.
+    "envoy_rds_route_config": r".*?\.ingress\.\w+?\.[0-9]+?\.rds\.((.*?)\.)(.+?)$",
 }
 _DEFAULTS: Final = Options()
 
@@ -155,7 +160,11 @@ def ads_bootstrap(
     dynamic.ads_config.api_type = _DELTA_GRPC if delta else _GRPC
     dynamic.ads_config.transport_api_version = 2
     dynamic.ads_config.set_node_on_first_message_only = True
-    dynamic.ads_config.grpc_services.add().envoy_grpc.cluster_name = names.XDS_CLUSTER
+    client = dynamic.ads_config.grpc_services.add().envoy_grpc
+    client.cluster_name = names.XDS_CLUSTER
+    back_off = client.retry_policy.retry_back_off
+    set_duration(back_off.base_interval, _BACK_OFF[0])
+    set_duration(back_off.max_interval, _BACK_OFF[1])
     for source in (dynamic.lds_config, dynamic.cds_config):
         source.CopyFrom(ads())
         set_duration(source.initial_fetch_timeout, round(initial_fetch_timeout * 1000))

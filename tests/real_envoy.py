@@ -62,6 +62,15 @@ def envoy_path() -> str:
     return found
 
 
+@cache
+def envoy_version() -> tuple[int, ...]:
+    """`(1, 40, 0)`"""
+    said = subprocess.run([envoy_path(), "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"/(\d+)\.(\d+)\.(\d+)", said)
+    assert found, said
+    return tuple(map(int, found.groups()))
+
+
 def validate(bootstrap: Bootstrap) -> tuple[bool, str]:
     """Whether `envoy --mode validate` accepts it, and all that it said."""
     with tempfile.TemporaryDirectory() as folder:

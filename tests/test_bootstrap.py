@@ -14,7 +14,7 @@ import pytest
 from apps import HttpApp
 from clients import get, tls_client
 from pki import SERVER_NAME, Certificates
-from real_envoy import Envoy, free_port, validate
+from real_envoy import Envoy, envoy_version, free_port, validate
 
 import appmesh_xds as am
 from appmesh_xds import names, proto, render
@@ -270,8 +270,9 @@ def test_envoy_asks_a_control_plane(tmp_path: Path, delta: bool, method: str) ->
     assert {called for called, _ in asked} == {method}
     assert {request.type_url for _, request in asked} == {CLUSTER, LISTENER}
     assert asked[0][1].node.id == "mesh/shop/virtualNode/front"
-    # 61 kB, once per stream.
-    assert not any(request.HasField("node") for _, request in asked[1:])
+    # 61 kB, once per stream. Envoy 1.36 and 1.37 mind that for the state of the world alone.
+    if not delta or envoy_version() >= (1, 40):
+        assert not any(request.HasField("node") for _, request in asked[1:])
 
 
 def test_envoy_asks_a_control_plane_behind_a_unix_socket(tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("patch", "reach"),
     ("translator",),
     ("readers",),
-    ("bootstrap", "certs", "cloud_map", "convert", "folders", "secret_files", "writers"),
+    (
+        *("bootstrap", "certs", "cloud_map", "convert", "environment", "folders", "fragments"),
+        *("secret_files", "writers"),
+    ),
     ("lint", "betterproto", "testing", "changes", "trace"),
     ("server",),
     ("cli", "__main__"),
