@@ -2,10 +2,10 @@
 
     python -m benchmarks.serve [--streams 1000 5000] [--backends 10] [--rounds 7]
 
-Three processes: our server, a bare grpc.aio server that pushes constant bytes of the same sizes, and
-simulated Envoys of both (a connection and a stream each) that acknowledge every response. Rounds take turns:
-one push to each stream of ours, one of the bare one. Then come changes to specs, and a restart. Last a real
-Envoy.
+Processes: our server, a bare grpc.aio server that pushes constant bytes of the same sizes, the same with its
+garbage collector set as ours, and simulated Envoys of them all (a connection and a stream each) that
+acknowledge every response. Rounds take turns: one push to each stream of a server, then of the next. Then
+come changes to specs, and a restart. Last a real Envoy.
 """
 
 from __future__ import annotations
@@ -98,14 +98,15 @@ def _certificates(folder: Path) -> dict[str, str]:
 
 
 def compare(setting: Setting) -> dict[str, float]:
-    """Ours and the bare one, in turns."""
+    """Ours and the bare ones, in turns."""
     streams = setting.streams
     with (
         setting.server("ours") as ours,
         setting.server("bare") as bare,
+        setting.server("settled") as settled_bare,
         Process("envoys") as envoys,
     ):
-        memory, servers = {}, {"ours": ours, "bare": bare}
+        memory, servers = {}, {"ours": ours, "bare": bare, "settled": settled_bare}
         for name, server in servers.items():
             port = server.answer()["port"]
             more = {"kind": "sotw" if name == "ours" else "silent", "port": port, "tls": setting.tls}
@@ -119,7 +120,7 @@ def compare(setting: Setting) -> dict[str, float]:
             memory[name] = (settled["resident"] - started["resident"]) / streams
         for server in servers.values():  # what is done for the first time is not counted
             server.ask(do="round", what="prepared")
-        samples: dict[str, list[dict[str, float]]] = {"ours": [], "bare": []}
+        samples: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
         wire = envoys.ask(fleet="ours", do="count")
         for _ in range(setting.rounds):
             for name, server in servers.items():
@@ -139,10 +140,13 @@ def compare(setting: Setting) -> dict[str, float]:
     return {
         "cpu_us": _median(samples["ours"], "cpu") / streams * 1e6,
         "bare_cpu_us": _median(samples["bare"], "cpu") / streams * 1e6,
-        "cpu_ratio": _ratio(samples, "cpu"),
+        "cpu_ratio": _ratio(samples, "bare", "cpu"),
+        "settled_cpu_us": _median(samples["settled"], "cpu") / streams * 1e6,
+        "settled_cpu_ratio": _ratio(samples, "settled", "cpu"),
         "round_ms": _median(samples["ours"], "seconds") * 1e3,
         "bare_round_ms": _median(samples["bare"], "seconds") * 1e3,
-        "round_ratio": _ratio(samples, "seconds"),
+        "round_ratio": _ratio(samples, "bare", "seconds"),
+        "settled_round_ratio": _ratio(samples, "settled", "seconds"),
         "kib_per_stream": memory["ours"],
         "bare_kib_per_stream": memory["bare"],
         "kib_above_bare": memory["ours"] - memory["bare"],
@@ -165,10 +169,10 @@ def _median(samples: list[dict[str, float]], key: str) -> float:
     return statistics.median(sample[key] for sample in samples)
 
 
-def _ratio(samples: dict[str, list[dict[str, float]]], key: str) -> float:
+def _ratio(samples: dict[str, list[dict[str, float]]], other: str, key: str) -> float:
     """The median of the ratios of rounds that followed each other."""
-    pairs = zip(samples["ours"], samples["bare"], strict=True)
-    return statistics.median(ours[key] / bare[key] for ours, bare in pairs)
+    pairs = zip(samples["ours"], samples[other], strict=True)
+    return statistics.median(ours[key] / theirs[key] for ours, theirs in pairs)
 
 
 def restart(setting: Setting) -> dict[str, float]:
@@ -202,9 +206,12 @@ TABLE = {
     "cpu_us": "server CPU for a push and its ACK, µs",
     "bare_cpu_us": "  of the bare server",
     "cpu_ratio": "  ratio",
+    "settled_cpu_us": "  of the bare server with our garbage collection",
+    "settled_cpu_ratio": "  ratio",
     "round_ms": "one push to each stream until the last ACK, ms",
     "bare_round_ms": "  of the bare server",
     "round_ratio": "  ratio",
+    "settled_round_ratio": "  ratio, with our garbage collection there too",
     "kib_per_stream": "memory of a stream, KiB",
     "bare_kib_per_stream": "  of the bare server",
     "kib_above_bare": "  above it",
@@ -258,8 +265,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _allow_sockets(streams: int) -> None:
-    """A socket for each stream, of two servers in the process of the Envoys."""
-    needed = 2 * streams + 200
+    """A socket for each stream, of three servers in the process of the Envoys."""
+    needed = 3 * streams + 200
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise SystemExit(f"{needed} open files are needed, {hard} may be: ulimit -n")

@@ -1,4 +1,5 @@
-"""The servers that `serve` measures: ours, and the least that a grpc.aio server can do.
+"""The servers that `serve` measures: ours, and the least that a grpc.aio server can do, which is `bare`, or
+`settled` when its garbage collector is set as ours sets it.
 
 One process each. Commands come as JSON lines on stdin, answers go to stdout; see `serve.Process`. The
 snapshots are made beforehand (`make`), in another process: memory that a translation used and gave back would
@@ -27,6 +28,7 @@ import grpc.aio
 import appmesh_xds as am
 from appmesh_xds.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from appmesh_xds.server import wire
+from appmesh_xds.server.collector import settle
 from appmesh_xds.server.grpc import _OPTIONS, serve
 from appmesh_xds.server.logs import EventLog
 from appmesh_xds.server.messages import Ack, Response
@@ -197,8 +199,7 @@ class Ours:
         self.translator, self.mesh = am.Translator(), synthetic.mesh(self._nodes, backends)
         self._backends = backends
         self.translator.translate_all(self.mesh)
-        gc.collect()
-        gc.freeze()
+        settle()
 
     def prepare(self, what: str) -> None:
         """Makes the next change, which is not the server's work."""
@@ -252,9 +253,12 @@ async def _settle(subject: Any, streams: int) -> dict[str, float]:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    subject: Any = (Bare if options.kind == "bare" else Ours)(options.file, Count())
-    gc.collect()
-    gc.freeze()
+    subject: Any = (Ours if options.kind == "ours" else Bare)(options.file, Count())
+    if options.kind == "bare":
+        gc.collect()
+        gc.freeze()
+    else:
+        settle()
     credentials = None
     if options.tls:
         files = json.loads(options.tls)
@@ -288,7 +292,7 @@ def _say(found: dict[str, float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=("make", "bare", "ours"))
+    parser.add_argument("kind", choices=("make", "bare", "settled", "ours"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--nodes", type=int, default=0)
     parser.add_argument("--backends", type=int, default=0)

@@ -50,6 +50,21 @@ TRACES = {
         > CDS ack
         snapshot cds=a1 lds=l1
     """,
+    "what changes while a cluster is being removed waits for that": """
+        snapshot cds=a1,b1 lds=l1
+        > CDS
+        < CDS a1 b1
+        > CDS ack
+        > LDS
+        < LDS l1
+        > LDS ack
+        snapshot cds=a1 lds=l1
+        < CDS a1
+        snapshot cds=a1 lds=l2
+        > CDS ack
+        < LDS l2
+        > LDS ack
+    """,
     "names are sets": """
         snapshot eds=a1,b1 cds=a1,b1
         > EDS a b

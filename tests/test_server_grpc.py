@@ -301,6 +301,19 @@ def test_a_client_that_says_nothing() -> None:
     assert _ended(events) == [("DEADLINE_EXCEEDED", "no message came")]
 
 
+def test_a_client_that_spoke_may_be_silent() -> None:
+    async def client(channel: Any, server: Any) -> None:
+        stream = _sotw(channel)
+        await stream.write(_request(node=NODE))
+        await stream.read()
+        await asyncio.sleep(0.3)
+        server.source.put(snapshot(cds="a2"))
+        response = proto.DiscoveryResponse.FromString(await stream.read())
+        assert [entry.value for entry in response.resources] == [b"a2"]
+
+    _talk(Snapshots([snapshot(cds="a1")]), client, settings=Settings(first_message=0.1, drain=0.05))
+
+
 def test_too_many_streams() -> None:
     async def client(channel: Any, _: Any) -> None:
         first = _sotw(channel)
@@ -332,8 +345,9 @@ def test_too_many_streams_of_a_node() -> None:
     _talk(Snapshots([snapshot(cds="a1")]), client, settings=Settings(streams_per_node=1, drain=0.05))
 
 
-def test_a_change_reaches_every_stream_it_concerns_and_no_other() -> None:
+def test_a_change_reaches_every_stream_it_concerns_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """More streams than are looked at in one go; an owner that a mesh gets is no other node."""
+    monkeypatch.setattr("appmesh_xds.server.grpc._AT_ONCE", 32)
     nodes = [f"virtualNode/n{number}" for number in range(3)]
 
     def made(proxy: str, value: str, owner: str | None = None) -> am.Snapshot:
@@ -402,6 +416,67 @@ def test_a_node_that_leaves_keeps_its_stream() -> None:
         assert [entry.value for entry in response.resources] == [b"a2"]
 
     _talk(Snapshots([snapshot(cds="a1")]), client)
+
+
+def test_what_a_stream_left_is_kept_as_long_as_its_node_is_there() -> None:
+    """Nodes come and go, for years."""
+
+    async def client(channel: Any, server: Any) -> None:
+        async def visit() -> Any:
+            stream = _sotw(channel)
+            await stream.write(_request(node=NODE))
+            await stream.read()
+            return stream
+
+        async def leave(stream: Any) -> None:
+            stream.cancel()
+            while server.sessions():
+                await asyncio.sleep(0.01)
+
+        await leave(await visit())
+        assert list(server._memories) == [NODE]
+        server.source.remove(NODE)
+        await asyncio.sleep(0.05)
+        assert not server._memories
+        server.source.put(snapshot(cds="a1"))
+        stream = await visit()
+        server.source.remove(NODE)
+        await asyncio.sleep(0.05)
+        await leave(stream)
+        assert not server._memories
+
+    _talk(Snapshots([snapshot(cds="a1")]), client)
+
+
+def test_a_fault_of_the_source_ends_no_other_stream(caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(Snapshots):
+        broken = False
+
+        def snapshot(self, node_id: str) -> am.Snapshot | None:
+            if self.broken and node_id.endswith("/n0"):
+                raise RuntimeError("a fault of the source")
+            return super().snapshot(node_id)
+
+    def made(number: int, value: str) -> am.Snapshot:
+        cluster = Resource(type_url=CLUSTER, name="a", value=value.encode(), version=value)
+        return am.Snapshot(mesh="m", proxy=f"virtualNode/n{number}", clusters=(cluster,))
+
+    async def client(channel: Any, server: Any) -> None:
+        streams = [_sotw(channel) for _ in range(3)]
+        for number, stream in enumerate(streams):
+            await stream.write(_request(node=f"mesh/m/virtualNode/n{number}"))
+            await stream.read()
+        server.source.broken = True
+        server.source.put(*(made(number, "2") for number in range(3)))
+        for stream in streams[1:]:
+            response = proto.DiscoveryResponse.FromString(await stream.read())
+            assert response.resources[0].value == b"2"
+        code, _ = await _ends(streams[0])
+        assert code is grpc.StatusCode.UNKNOWN
+        server.source.broken = False
+
+    _talk(Faulty([made(number, "1") for number in range(3)]), client)
+    assert "a fault of the source" in caplog.text
 
 
 def test_errors_are_never_sent() -> None:

@@ -78,6 +78,9 @@ class Talk:
     def new_stream(self) -> None:
         self.stream: Any = self.kind(memory=self.memory)
         self.nonces: dict[str, list[str]] = {short: [] for short in TYPES}
+        #: Versions by nonce, and the last that the client took of each type.
+        self.versions: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
         self.names: dict[str, tuple[str, ...]] = {}
         self.first = True
         self.nonces_used = set()
@@ -116,12 +119,16 @@ class Talk:
         names = tuple(word for word in words if not _is_keyword(word))
         if names or short not in self.names or "none" in words:
             self.names[short] = names
-        had = self.had(short, words)
+        had, nonce = self.had(short, words), self.nonce(short, words, default="last")
+        if had is not None:
+            self.taken[short] = set_version(had)
+        elif any(word.startswith("ack") for word in words):
+            self.taken[short] = self.versions.get(nonce, "")
         return Request(
             type_url=TYPES.get(short, short),
             names=self.names[short],
-            version=set_version(had) if had is not None else "",
-            nonce=self.nonce(short, words, default="last"),
+            version=self.taken.get(short, ""),
+            nonce=nonce,
             error=_error(words),
             node_id="mesh/m/virtualNode/n" if self.first else "",
         )
@@ -163,6 +170,7 @@ class Talk:
             assert response.nonce and response.nonce not in self.nonces_used, "a nonce came twice"
             self.nonces_used.add(response.nonce)
             self.nonces[SHORT[response.type_url]].append(response.nonce)
+            self.versions[response.nonce] = response.version
             lines.append(f"< {SHORT[response.type_url]} {' '.join(self.contents(response))}".rstrip())
         return lines
 

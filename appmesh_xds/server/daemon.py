@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import time
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from ..errors import Problem, SpecErrors, errors_in
 from ..translator import Change
+from .collector import settle
 from .discovery import Discovery
 from .files import Files
 from .grpc import serve
@@ -242,9 +242,7 @@ class Daemon:
             ) as server,
             self.operations.answering(server, admin, probe),
         ):
-            # What is there now stays: the collector need not look at it again and again.
-            gc.collect()
-            gc.freeze()
+            settle()
             if watch:
                 begin(self._watch())
             if due is not None:

@@ -52,7 +52,7 @@ _OPTIONS: Final = (
 
 
 #: How many streams are given a new snapshot before others have their turn.
-_AT_ONCE: Final = 32
+_AT_ONCE: Final = 128
 
 
 class Server:
@@ -72,6 +72,8 @@ class Server:
         self._by_node: dict[str, dict[Session, None]] = {}
         #: Streams that have not been given the newest snapshot yet.
         self._stale: dict[Session, None] = {}
+        #: Reads and writes that are about to begin.
+        self._transfers: list[Callable[[], None]] = []
         self._health = Health()
         self._draining = False
         self._closed = asyncio.Event()
@@ -180,14 +182,18 @@ class Server:
         del self._by_node[name][stream]
         if not self._by_node[name]:
             del self._by_node[name]
-        if stream.machine is not None:
+        if stream.machine is not None and self.source.snapshot(stream.node) is not None:
             self._memories[stream.node] = stream.machine.memory()
 
     def changed(self, node_ids: Iterable[str]) -> None:
         """The snapshots of these nodes are others now."""
         idle = not self._stale
         for node_id in node_ids:
-            self._stale.update(self._by_node.get(without_owner(node_id), ()))
+            streams = self._by_node.get(without_owner(node_id))
+            if streams is not None:
+                self._stale.update(streams)
+            elif node_id in self._memories and self.source.snapshot(node_id) is None:
+                del self._memories[node_id]  # nodes come and go, for years
         if idle and self._stale:
             self._refresh_some()
 
@@ -196,9 +202,24 @@ class Server:
         whoever reads or asks for our health in between is served."""
         for stream in list(islice(self._stale, _AT_ONCE)):
             del self._stale[stream]
-            stream.refresh()
+            try:
+                stream.refresh()
+            except Exception as fault:  # of the source, say: others go on
+                stream.fail(fault)
         if self._stale:
             asyncio.get_running_loop().call_soon(self._refresh_some)
+
+    def soon(self, transfer: Callable[[], None]) -> None:
+        """See `session.Host`. What many streams read and write is begun in one go, after what they say was
+        looked at: to go back and forth between the two empties the processor's caches."""
+        if not self._transfers:
+            asyncio.get_running_loop().call_soon(self._transfer)
+        self._transfers.append(transfer)
+
+    def _transfer(self) -> None:
+        transfers, self._transfers = self._transfers, []
+        for transfer in transfers:
+            transfer()
 
     async def drain(self) -> None:
         """Takes no more streams, says so to health checks, ends streams one after another, then stops."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -20,6 +21,7 @@ from .messages import Ended, Event, Memory, Observed, Refused, Response
 from .protocol import GATE_TIMEOUT, Delta, Sotw
 from .redact import printable
 from .source import SnapshotSource
+from .transfer import Transfer
 
 
 class Peer(NamedTuple):
@@ -35,6 +37,10 @@ _LAST_WRITE: Final = 1.0
 
 #: Is told the node's id (fit to print), the peer and what happened. It must not wait, nor raise.
 Observer = Callable[[str, Peer, Observed], None]
+
+
+#: How a stream ends that says nothing.
+_SILENT: Final = (grpc.StatusCode.DEADLINE_EXCEEDED, "no message came")
 
 
 class Access(Enum):
@@ -76,24 +82,28 @@ class Host(Protocol):
     source: SnapshotSource
     observe: Observer
 
+    def soon(self, transfer: Callable[[], None]) -> None:
+        """Calls it, together with others, when what is going on has come to an end."""
+
     def admit(self, session: Session, node_id: str) -> Memory | None:
         """What the node's last stream left, when one more stream of it may be; that counts then."""
 
 
 class Session:
-    """One stream: its state machine, the task that reads, one that writes while there is something to write,
-    and how it ends."""
+    """One stream: its state machine, the task that reads, what is being written, and how it ends."""
 
     __slots__ = (
         "_access",
         "_context",
+        "_due",
+        "_ended",
+        "_in",
         "_kind",
         "_loop",
+        "_out",
         "_over",
-        "_reader",
         "_server",
         "_timer",
-        "_writer",
         "end",
         "frozen",
         "label",
@@ -118,8 +128,11 @@ class Session:
         self._kind = kind
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._reader: asyncio.Task[Any] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._in = Transfer(self._was_read)
+        self._out = Transfer(self._was_written)
+        #: The response that is about to be written.
+        self._due: Response | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._over = False
         self.peer = peer
@@ -143,57 +156,61 @@ class Session:
 
     async def run(self) -> None:
         """Until the client or `finish` ends the stream."""
-        self._reader = asyncio.current_task()
+        self._timer = self._loop.call_later(self._server.settings.first_message, self.finish, *_SILENT)
+        self._server.soon(self._read)
         try:
-            await self._read()
-        except asyncio.CancelledError:
-            if not self._over:
-                raise  # not our doing: the connection broke
-            assert self._reader is not None
-            self._reader.uncancel()
+            await self._ended
         finally:
-            self._reader = None
-            if self._timer is not None:
-                self._timer.cancel()
+            self._forget_timer()
             try:
-                if self._writer is not None:
-                    await self._end_writing(self._writer)
+                await self._end_writing()
             finally:  # also when gRPC cancels us while we wait
                 self._tell(Ended(status=self.end[0].name, text=self.end[1]))
 
-    async def _end_writing(self, writer: asyncio.Task[None]) -> None:
-        """A write that is going on ends by itself, unless its client does not read: gRPC may never end a
-        stream whose write was called off half way."""
+    async def _end_writing(self) -> None:
+        """A write that is going on ends by itself, unless its client does not read."""
         self._over = True
-        await asyncio.wait([writer], timeout=_LAST_WRITE)
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._out.idle(), _LAST_WRITE)
 
     def finish(self, code: grpc.StatusCode, text: str) -> None:
         """Ends the stream, with the first status that it is given."""
-        if self._over:
-            return
-        self._over, self.end = True, (code, text)
-        if self._reader is not None and self._reader is not asyncio.current_task():
-            self._reader.cancel()
+        if not self._over:
+            self.end = (code, text)
+            self._stop()
+
+    def fail(self, fault: Exception) -> None:
+        """Ends the stream for a fault that is not the client's: `run` raises it."""
+        self._over = True
+        if not self._ended.done():
+            self._ended.set_exception(fault)
+
+    def _stop(self) -> None:
+        self._over = True
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def _tell(self, what: Observed) -> None:
         self._server.observe(self.label, self.peer, what)
 
     # --- in -----------------------------------------------------------------------------------------------
 
-    async def _read(self) -> None:
-        try:
-            async with asyncio.timeout(self._server.settings.first_message):
-                data: Any = await self._context.read()
-        except TimeoutError:
-            self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, "no message came")
+    def _read(self) -> None:
+        if not self._over:
+            self._in.begin(self._context.read())
+
+    def _was_read(self, data: Any, error: BaseException | None) -> None:
+        if self._over:
             return
-        while data is not grpc.aio.EOF:
+        if error is not None or data is grpc.aio.EOF:
+            self._stop()
+            return
+        try:
             self._receive(data)
-            if self._over:
-                return
-            data = await self._context.read()
+        except Exception as fault:
+            self.fail(fault)
+        else:
+            self._server.soon(self._read)
 
     def _receive(self, data: bytes) -> None:
         if self.machine is not None and (ack := self.machine.acknowledge(data, self.now())) is not None:
@@ -205,8 +222,10 @@ class Session:
         except ValueError as error:
             self.finish(grpc.StatusCode.INVALID_ARGUMENT, printable(str(error)))
             return
-        if self.machine is None and not self._begin(request.node_id):
-            return
+        if self.machine is None:
+            self._forget_timer()
+            if not self._begin(request.node_id):
+                return
         assert self.machine is not None
         self._handle(self.machine.receive(request, self.now()))
         if self.newest is None:
@@ -238,9 +257,10 @@ class Session:
 
     def refresh(self) -> None:
         """Takes over the newest snapshot. A node that left the mesh keeps what it has."""
-        if self.machine is None or self.machine.node_id is None or self._over:
+        machine = self.machine
+        if machine is None or machine.node_id is None or self._over:
             return
-        snapshot = self._server.source.snapshot(self.machine.node_id)
+        snapshot = self._server.source.snapshot(machine.node_id)
         self.frozen = snapshot is None
         if snapshot is None or snapshot is self.newest or (snapshot.problems and snapshot.errors):
             return
@@ -250,7 +270,8 @@ class Session:
             return
         self.newest = snapshot
         given = snapshot if access is Access.FULL else without_keys(snapshot)
-        self._handle(self.machine.update(given, self.now()))
+        if events := machine.update(given, self.now()):
+            self._handle(events)
         self._pump()
 
     def _handle(self, events: list[Event]) -> None:
@@ -264,36 +285,45 @@ class Session:
 
     def _pump(self) -> None:
         """Has what is due written, unless that is going on already."""
-        if self._writer is not None or self.machine is None or self._over:
+        if self._due is not None or self.machine is None or self._over or self._out.busy:
             return
-        response = self.machine.respond(self.now())
-        if response is None:
+        try:
+            self._due = self.machine.respond(self.now())
+        except Exception as fault:
+            self.fail(fault)
+            return
+        if self._due is None:
             self._set_timer()
         else:
-            self._writer = self._loop.create_task(self._write(response))
+            self._server.soon(self._write)
 
-    async def _write(self, response: Response | None) -> None:
-        assert self.machine is not None
-        try:
-            while response is not None:
-                self._tell(response)  # before it is written, because its answer may be quicker than we
-                await self._context.write(response.data)
-                response = None if self._over else self.machine.respond(self.now())
-        except Exception as error:
+    def _write(self) -> None:
+        response, self._due = self._due, None
+        if response is not None and not self._over:
+            self._tell(response)  # before it is written, because its answer may be quicker than we
+            self._out.begin(self._context.write(response.data))
+
+    def _was_written(self, _: None, error: BaseException | None) -> None:
+        if error is not None:
             # grpc's own, of several kinds: the connection broke, which the reader sees too.
             self.finish(grpc.StatusCode.UNAVAILABLE, printable(f"could not write: {error}"))
-        self._writer = None
-        self._set_timer()
+        self._pump()
 
     def _set_timer(self) -> None:
         """Has the machine told when its time is up. To come too early does no harm: it is set again."""
         assert self.machine is not None
         deadline = self.machine.deadline
-        if deadline is None or self._over or (self._timer is not None and self._timer.when() <= deadline):
+        if deadline is None:
             return
+        if self._over or (self._timer is not None and self._timer.when() <= deadline):
+            return
+        self._forget_timer()
+        self._timer = self._loop.call_at(deadline, self._time_is_up)
+
+    def _forget_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._time_is_up)
+            self._timer = None
 
     def _time_is_up(self) -> None:
         self._timer = None

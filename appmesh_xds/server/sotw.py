@@ -121,12 +121,13 @@ class Sotw(Stream[_Type, Request]):
     # --- responses ----------------------------------------------------------------------------------------
 
     def _next(self, state: _Type, removing: bool) -> Response | None:
-        self._resume(state)
+        if state.had is not None:
+            self._resume(state)
         content = self._content(state, removing)
         if not self._due(state, content):
             return None
-        version, nonce = set_version(content.values()), self._next_nonce()
-        if state.type_url == CLUSTER:
+        url, version, nonce = state.type_url, set_version(content.values()), self._next_nonce()
+        if url == CLUSTER:
             self._note_clusters(state, content, version)
         self._note_sent(state, content.values())
         state.sent, state.nonce, state.unanswered, state.refused = content, nonce, True, False
@@ -134,18 +135,13 @@ class Sotw(Stream[_Type, Request]):
         # Earlier ones will not be answered in a way that counts.
         state.out.clear()
         self._expect_no_more(state)
-        self._expect(state, nonce, wire.ack(state.type_url, version, nonce, state.encoded))
-        return Response(
-            type_url=state.type_url,
-            nonce=nonce,
-            version=version,
-            names=tuple(content),
-            data=wire.response(state.type_url, version, nonce, content.values()),
-        )
+        data, ack = wire.response_and_ack(url, version, nonce, content.values(), state.encoded)
+        self._expect(state, nonce, ack)
+        return Response(type_url=url, nonce=nonce, version=version, names=tuple(content), data=data)
 
     def _content(self, state: _Type, removing: bool) -> dict[str, Resource]:
         wanted = self._wanted(state)
-        if state.type_url not in WILDCARD_TYPES or removing:
+        if removing or state.type_url not in WILDCARD_TYPES:
             return wanted
         kept = _subscribed(state, state.kept)
         return wanted if wanted.keys() >= kept.keys() else dict(sorted((kept | wanted).items()))
@@ -157,7 +153,11 @@ class Sotw(Stream[_Type, Request]):
             return True  # even with nothing in it: Envoy waits for the answer
         if state.type_url in WILDCARD_TYPES or state.refused:
             return content != state.sent
-        return any(state.known.get(name) != resource.version for name, resource in content.items())
+        known = state.known
+        for name, resource in content.items():  # noqa: SIM110 - often, and a generator costs more
+            if known.get(name) != resource.version:
+                return True
+        return False
 
     def _unanswered(self, state: _Type) -> bool:
         return state.unanswered

@@ -60,13 +60,13 @@ class Snapshots:
         self._tell(node_ids)
 
     def snapshot(self, node_id: str) -> Snapshot | None:
+        found = self._snapshots.get(node_id)  # as nearly all of them ask
+        if found is not None:
+            return found
         name = resource_name(node_id)
         with self._lock:
-            found = self._snapshots.get(name)
-            if found is not None:
-                return found
             # A mesh that says nothing of its owner may be anybody's.
-            return self._snapshots.get(without_owner(name))
+            return self._snapshots.get(name) or self._snapshots.get(without_owner(name))
 
     def subscribe(self, changed: Changed) -> Callable[[], None]:
         with self._lock:

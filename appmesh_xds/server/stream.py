@@ -9,9 +9,9 @@ transport can take a response. So a newer snapshot overtakes an older one by its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain, islice
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from ..resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPE_NAMES, TYPE_URLS, Resource
@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 GATE_TIMEOUT: Final = 30.0
 #: Types whose whole set a client may ask for by naming nothing.
 WILDCARD_TYPES: Final = (CLUSTER, LISTENER)
-_BY_NAME: Final = attrgetter("name")
-#: Where a snapshot holds the resources of a type.
-_ATTRIBUTES: Final = {url: name for name, url in TYPE_NAMES.items()}
+#: The resources of a snapshot by type, in the order of `TYPE_URLS`.
+_all: Final[Callable[[Snapshot], tuple[tuple[Resource, ...], ...]]] = attrgetter(
+    *map({url: name for name, url in TYPE_NAMES.items()}.__getitem__, TYPE_URLS)
+)
 #: How many strange types are remembered, and so reported, per stream.
 _STRANGE_TYPES: Final = 8
 #: How many places in the specs are told with a refusal.
@@ -183,10 +184,13 @@ class Stream(Generic[S, R]):
         return self._acked(state, nonce)
 
     def _acked(self, state: S, nonce: str) -> Event:
-        # What there is to send of this type is what it was before.
-        self._idle, state.settled = False, None
+        # What there is to send of this type is what it was before; what waited for it may go now.
+        clusters, state.settled = self._types[CLUSTER], None
+        if state is clusters or not clusters.nothing_removing:
+            self._idle = False
         event = self._take_ack(state, nonce)
-        self._look_at_gate()
+        if state is clusters:
+            self._look_at_gate()
         return event
 
     def _look_at_gate(self) -> None:
@@ -200,9 +204,10 @@ class Stream(Generic[S, R]):
         self._acks[data] = (state, nonce)
 
     def _expect_no_more(self, state: S) -> None:
-        for data in state.awaited:
-            del self._acks[data]
-        state.awaited.clear()
+        if state.awaited:
+            for data in state.awaited:
+                del self._acks[data]
+            state.awaited.clear()
 
     def receive(self, request: R, now: float) -> list[Event]:
         """One message of the client."""
@@ -231,28 +236,30 @@ class Stream(Generic[S, R]):
     def update(self, snapshot: Snapshot, now: float) -> list[Event]:
         """The newest snapshot of this stream's node; also the first one."""
         before, self._snapshot = self._snapshot, snapshot
-        if self._target is None:
-            self._target = {}
-        for url, state in self._types.items():
-            resources = getattr(snapshot, _ATTRIBUTES[url])
-            if before is not None and _equal(resources, getattr(before, _ATTRIBUTES[url])):
-                continue
-            self._target[url] = {resource.name: resource for resource in sorted(resources, key=_BY_NAME)}
-            if before is not None:
+        if before is None or self._target is None:
+            self._target = {
+                url: _by_name(resources) for url, resources in zip(TYPE_URLS, _all(snapshot), strict=True)
+            }
+            self._touch_all()
+            return self._missing_secrets()
+        for url, old, new in zip(TYPE_URLS, _all(before), _all(snapshot), strict=True):
+            if new is not old and not _equal(new, old):
+                self._target[url] = _by_name(new)
+                state = self._types[url]
                 self._changed(state)
-            self._touch(state)
+                self._touch(state)
         return self._missing_secrets()
 
     def advance(self, now: float) -> list[Event]:
         """Time passes."""
         if self._grace is not None and now >= self._grace:
             self._grace = None
-            self._touch(*self._types.values())
+            self._touch_all()
         if self._gate_deadline is None or now < self._gate_deadline:
             return []
         self._gate_deadline = None
         self._gate_timed_out = True
-        self._touch(*self._types.values())
+        self._touch_all()
         self._give_up_waiting()
         return [GateTimeout()]
 
@@ -306,9 +313,10 @@ class Stream(Generic[S, R]):
         if response is None:
             self._idle = True
             return None
-        state = self._types[response.type_url]
+        url = response.type_url
+        state = self._types[url]
         state.told = state.out[response.nonce] = (response.version, now)
-        if response.type_url == CLUSTER:
+        if url == CLUSTER:
             self._gate_deadline = now + self._gate_timeout
             self._gate_timed_out = False
         return response
@@ -346,15 +354,17 @@ class Stream(Generic[S, R]):
                 state.nothing = True
         return response
 
-    def _touch(self, *states: S) -> None:
-        """Something about these types changed: what was found out about them is to be found out again."""
-        self._idle = False
-        for state in states:
-            state.nothing = state.nothing_removing = False
-            state.settled = None
-            if state.type_url == CLUSTER:
-                # Which endpoints are wanted, and which are sent again, depends on the clusters.
-                self._touch(self._types[ENDPOINTS])
+    def _touch(self, state: S) -> None:
+        """Something about a type changed: what was found out about it is to be found out again."""
+        self._idle = state.nothing = state.nothing_removing = False
+        state.settled = None
+        if state.type_url == CLUSTER:
+            # Which endpoints are wanted, and which are sent again, depends on the clusters.
+            self._touch(self._types[ENDPOINTS])
+
+    def _touch_all(self) -> None:
+        for state in self._types.values():
+            self._touch(state)
 
     def _is_settled(self, state: S) -> bool:
         if state.settled is None:
@@ -443,6 +453,8 @@ class Stream(Generic[S, R]):
         """What the client should have of a type in the end, of what it asked for; by name, in name order.
         Not to be changed."""
         goal = self._goal(state.type_url)
+        if goal.keys() == state.names:
+            return goal
         if state.wildcard:
             wanted = goal
         else:
@@ -465,12 +477,13 @@ class Stream(Generic[S, R]):
         return state.last.get(name) if state.known[name] is UNSURE else None
 
     def _note_sent(self, state: S, resources: Iterable[Resource]) -> None:
+        known, last = state.known, state.last if state.type_url == ENDPOINTS else None
         for resource in resources:
-            state.known[resource.name] = resource.version
-            if state.type_url == ENDPOINTS:
-                state.last[resource.name] = resource
-        if len(state.last) > len(state.names):
-            state.last = {name: last for name, last in state.last.items() if name in state.names}
+            known[resource.name] = resource.version
+            if last is not None:
+                last[resource.name] = resource
+        if last and len(last) > len(state.names):
+            state.last = {name: resource for name, resource in last.items() if name in state.names}
 
     def _sent_clusters(self, names: Collection[str]) -> None:
         """Envoy warms a changed cluster until its endpoints are sent again, changed or not (envoy-notes
@@ -534,9 +547,9 @@ class Stream(Generic[S, R]):
         return [UnknownType(type_url=printable(type_url))]
 
     def _missing_secrets(self) -> list[Event]:
-        if self._target is None or not (self._types[SECRET].names or self._missing):
-            return []
         secrets = self._types[SECRET]
+        if not (secrets.names or self._missing) or self._target is None:
+            return []
         # What it has and still asks for is of a listener or a cluster that goes, too.
         missing = secrets.names - self._target[SECRET].keys() - secrets.known.keys()
         new = missing - self._missing
@@ -544,13 +557,17 @@ class Stream(Generic[S, R]):
         return [UnknownSecrets(names=tuple(sorted(new)))] if new else []
 
 
+def _by_name(resources: tuple[Resource, ...]) -> dict[str, Resource]:
+    """In name order, which is theirs in a snapshot."""
+    return {resource.name: resource for resource in resources}
+
+
 def _equal(some: tuple[Resource, ...], others: tuple[Resource, ...]) -> bool:
     """Whether they have the same names and versions. Faster than to compare the resources, many of which are
     the same object."""
-    return some is others or (
-        len(some) == len(others)
-        and (
-            all(map(is_, some, others))
-            or all(a.version == b.version and a.name == b.name for a, b in zip(some, others, strict=True))
-        )
-    )
+    if len(some) != len(others):
+        return False
+    for one, other in zip(some, others, strict=True):
+        if one is not other and (one.version != other.version or one.name != other.name):
+            return False
+    return True

@@ -57,13 +57,23 @@ _HEADS: Final = {url: _Heads(url) for url in TYPE_URLS}
 
 def response(type_url: str, version: str, nonce: str, resources: Iterable[Resource]) -> bytes:
     """A DiscoveryResponse. The resources' bytes are copied once, into it."""
-    heads = _HEADS[type_url]
-    parts = [field(_VERSION, version.encode())]
+    return response_and_ack(type_url, version, nonce, resources, b"")[0]
+
+
+def response_and_ack(
+    type_url: str, version: str, nonce: str, resources: Iterable[Resource], names: bytes
+) -> tuple[bytes, bytes]:
+    """A DiscoveryResponse, and the DiscoveryRequest that acknowledges it and asks for the same as before:
+    `names` is that, encoded by `encoded_names`. Protobuf's serialisers write just these bytes when the node
+    is left out. All but resources and names are the same fields in both."""
+    first = field(_VERSION, version.encode())
+    last = _TYPE_OF_RESPONSE[type_url] + field(_NONCE, nonce.encode())
+    heads, parts = _HEADS[type_url], [first]
     for resource in resources:
         value = resource.value
         parts += (heads[len(value)], value)
-    parts += (_TYPE_OF_RESPONSE[type_url], field(_NONCE, nonce.encode()))
-    return b"".join(parts)
+    parts.append(last)
+    return b"".join(parts), first + names + last
 
 
 def response_size(type_url: str, resources: Iterable[Resource]) -> int:
@@ -90,26 +100,13 @@ def delta_response(
     )
 
 
-def ack(type_url: str, version: str, nonce: str, names: bytes) -> bytes:
-    """A DiscoveryRequest that acknowledges a response and asks for the same as before: `names` is that,
-    encoded by `encoded_names`. Protobuf's serialisers write just these bytes, when the node is left out."""
-    return b"".join(
-        (
-            field(_VERSION, version.encode()),
-            names,
-            _TYPE_OF_RESPONSE[type_url],
-            field(_NONCE, nonce.encode()),
-        )
-    )
-
-
 def encoded_names(names: Iterable[str]) -> bytes:
     """`resource_names` of a DiscoveryRequest."""
     return b"".join([field(_REQUEST_NAMES, name.encode()) for name in names])
 
 
 def delta_ack(type_url: str, nonce: str) -> bytes:
-    """A DeltaDiscoveryRequest that acknowledges a response and no more; see `ack`."""
+    """A DeltaDiscoveryRequest that acknowledges a response and no more; see `response_and_ack`."""
     return field(_DELTA_REQUEST_TYPE_URL, type_url.encode()) + field(_DELTA_REQUEST_NONCE, nonce.encode())
 
 
