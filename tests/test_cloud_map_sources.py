@@ -143,6 +143,8 @@ def test_instances_that_a_proxy_cannot_send_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
+        ("", "0 $", "is empty"),
+        ("# soon\n", "0 $", "is empty"),
         ("a", "1 $", "expected a mapping"),
         ("[1]", "1 $[0]", "expected an answer of discover-instances"),
         ("[{Instances: {}}]", "1 $[0]", "expected an answer of discover-instances"),
@@ -236,7 +238,7 @@ def test_what_aws_does_not_have_is_not_there(aws: Aws, code: str) -> None:
     aws.refuses(COLOR, code)
     aws.answers(OTHER, _answer("other"))
     found = aws.source.discover([COLOR, OTHER])
-    assert (found.instances, found.failed, found.busy) == ({OTHER: ()}, {}, False)
+    assert (found.instances, found.gone, found.failed, found.busy) == ({OTHER: ()}, {COLOR}, {}, False)
     (problem,) = found.problems
     assert str(problem) == f"warning: AWS Cloud Map has no color.shop.internal ({code})"
 

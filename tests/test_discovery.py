@@ -109,12 +109,16 @@ def test_only_callers_are_told() -> None:
 
 def test_a_service_that_is_gone_has_no_instances_and_one_that_never_was_is_an_error() -> None:
     made = Shop("color", color=at("10.0.0.1"))
+    gone = Found(instances={}, gone=frozenset([COLOR]))
     made.say()
+    assert served(made.meshes) == ["10.0.0.1"], "nothing is said of it"
+    made.answer(gone)
     assert served(made.meshes) == []
     assert [(p.severity, p.message) for p in made.meshes.problems()] == [
         ("warning", "color.shop.internal has no instance now")
     ]
     made = Shop("color")
+    made.answer(gone)
     (problem,) = made.meshes.problems()
     assert (problem.severity, problem.message) == ("error", "no endpoints are known for color.shop.internal")
     made.say(color=())

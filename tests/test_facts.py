@@ -51,6 +51,7 @@ endpoints:
   color:
   - {address: 10.0.0.1, port: 8080, health: UNHEALTHY, attributes: {version: v1, az: a}}
   - {address: "fd00::1"}
+  - {ipv4: 10.0.0.2, ipv6: "fd00::2"}
   empty: []
 """,
     )
@@ -73,6 +74,7 @@ endpoints:
         "color": (
             Endpoint(address="10.0.0.1", port=8080, health="UNHEALTHY", attributes=attributes),
             Endpoint(address="fd00::1"),
+            Endpoint(address="10.0.0.2", other_address="fd00::2"),
         ),
         "empty": (),
     }
@@ -191,3 +193,28 @@ certificates:
   b: {{certificateChain: /certs/a.crt, privateKey: /certs/a.key}}
 """
     assert load_facts(_write(tmp_path, text)).materials == (str(pair.certificate), str(pair.private_key))
+
+
+def test_endpoints_of_one_mesh_among_several(tmp_path: Path) -> None:
+    text = """
+endpoints:
+  color: [{address: 10.0.0.1}]
+  other: []
+  mesh/mall/virtualNode/color: [{address: 10.0.0.2}]
+  mesh/mall/virtualNode/gone: []
+  mesh/else/virtualNode/color: []
+"""
+    facts = load_facts(_write(tmp_path, text))
+    shop, mall = am.loads(NODE), am.loads({**NODE, "meshName": "mall"})
+    assert facts.apply(shop).endpoints == {"color": (Endpoint(address="10.0.0.1"),), "other": ()}
+    assert facts.apply(mall).endpoints == {
+        "color": (Endpoint(address="10.0.0.2"),),
+        "gone": (),
+        "other": (),
+    }
+    # Of a mesh that is not here nobody can say.
+    assert [(one.path, one.message) for one in facts.strangers(shop, mall)] == [
+        ('$.endpoints["mesh/mall/virtualNode/gone"]', "mesh shop or mall has no virtual node of this name"),
+        ("$.endpoints.other", "mesh shop or mall has no virtual node of this name"),
+    ]
+    assert [one.path for one in facts.strangers(shop)] == ["$.endpoints.other"]

@@ -126,15 +126,30 @@ def test_all_instances_go_and_come_again(tmp_path: Path, colors: dict[str, HttpA
     shop = CloudMapShop(tmp_path, colors)
     with Served(*shop.arguments(), log=tmp_path / "log") as server, shop.envoy(server.port, tmp_path, False):
         until(lambda: shop.told("/") == "200 blue", lambda: shop.told("/"))
-        for nothing in ({"blue.shop": [], "green.shop": []}, {"green.shop": []}):
-            shop.instances(nothing)
-            server.signal(signal.SIGHUP)  # without --watch
-            until(lambda: shop.told("/") == "503 no healthy upstream", lambda: shop.told("/"))
-            shop.endpoints(blue=["azure"], green=["green"])
-            server.signal(signal.SIGHUP)
-            until(lambda: shop.told("/") == "200 azure", lambda: shop.told("/"))
+        shop.endpoints(blue=[], green=["green"])
+        server.signal(signal.SIGHUP)  # without --watch
+        until(lambda: shop.told("/") == "503 no healthy upstream", lambda: shop.told("/"))
         server.wait_for(r"warning problem text=.*virtualNode/blue .*blue\.shop has no instance now")
-        server.wait_for(r"warning problem text=.*facts\.yaml .*says nothing of blue\.shop")
+        shop.endpoints(blue=["azure"], green=["green"])
+        server.signal(signal.SIGHUP)
+        until(lambda: shop.told("/") == "200 azure", lambda: shop.told("/"))
+
+
+def test_a_file_that_is_being_written_takes_nothing_away(tmp_path: Path, colors: dict[str, HttpApp]) -> None:
+    """As `command > file` does: it is empty, then it holds a part, then all."""
+    shop = CloudMapShop(tmp_path, colors)
+    arguments = (*shop.arguments(), "--watch")
+    with Served(*arguments, log=tmp_path / "log") as server, shop.envoy(server.port, tmp_path, False):
+        until(lambda: shop.told("/") == "200 blue", lambda: shop.told("/"))
+        with shop.facts.open("w") as file:
+            server.wait_for(r"error +problem text=.*facts\.yaml .*is empty")
+            assert shop.told("/") == "200 blue"
+            file.write("green.shop: []\n")
+            file.flush()
+            server.wait_for(r"warning problem text=.*facts\.yaml .*says nothing of blue\.shop")
+            assert shop.told("/") == "200 blue"
+            file.write(f"blue.shop: [{{address: 127.0.0.1, port: {shop.ports['azure']}}}]\n")
+        until(lambda: shop.told("/") == "200 azure", lambda: shop.told("/"))
 
 
 def test_a_node_comes_with_its_instances(tmp_path: Path) -> None:
@@ -315,11 +330,12 @@ def test_commands_that_translate_take_the_file(run: Any) -> None:
     done = run("translate", path, *flags)
     assert (done.status, done.out) == (1, "")
     assert f'error: {file}:1:24 $["color.shop.internal"][0].address: ' in done.err
+    assert len(done.lines) == 1, "and not what comes of it"
     run.file("instances.yaml", "colour.shop.internal: []")
     done = run("translate", path, *flags)
     assert done.status == 1 and "error: " in done.err
     assert "no virtual node is found by colour.shop.internal" in done.err
-    assert "says nothing of color.shop.internal (color.shop.internal: [] is a service without" in done.err
+    assert "says nothing of color.shop.internal (what was known of it stays; color.shop" in done.err
 
 
 def test_commands_that_translate_ask_aws_once(run: Any, cloud_map: CloudMap) -> None:

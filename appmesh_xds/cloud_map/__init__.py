@@ -35,11 +35,12 @@ Instances = Mapping[CloudMapService, tuple[Endpoint, ...]]
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What a source answered."""
+    """What a source answered. Of services that it says nothing of, what was known stays."""
 
-    #: A service that is neither here nor in `failed` is not there.
     instances: Instances
-    #: Services that could not be asked about now, and why. What was known of them stays.
+    #: Services that do not exist: those that did have no instances now.
+    gone: frozenset[CloudMapService] = frozenset()
+    #: Services that could not be asked about, and why.
     failed: Mapping[CloudMapService, str] = {}
     #: What else there is to say.
     problems: tuple[Problem, ...] = ()

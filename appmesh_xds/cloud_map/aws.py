@@ -53,9 +53,10 @@ def aws_client() -> Client:
 
 
 class _Answer(NamedTuple):
-    """Of one service: its instances, or None when there is no such service; or why it is not known."""
+    """Of one service: its instances, or why there are none."""
 
     instances: tuple[Endpoint, ...] | None = None
+    gone: bool = False
     problems: tuple[Problem, ...] = ()
     failed: str = ""
     busy: bool = False
@@ -83,6 +84,7 @@ class AwsSource:
                 for service, answer in answers.items()
                 if answer.instances is not None
             },
+            gone=frozenset(service for service, answer in answers.items() if answer.gone),
             failed=failed,
             problems=tuple(problem for answer in answers.values() for problem in answer.problems),
             busy=any(answer.busy for answer in answers.values()) or (0 < len(failed) == len(answers)),
@@ -103,7 +105,7 @@ class AwsSource:
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in _GONE:
-                return _Answer(problems=(_warning(f"AWS Cloud Map has no {service} ({code})"),))
+                return _Answer(gone=True, problems=(_warning(f"AWS Cloud Map has no {service} ({code})"),))
             return _Answer(failed=str(error), busy=code in _THROTTLED)
         except BotoCoreError as error:  # no network, no credentials
             self._down = str(error)
@@ -124,7 +126,7 @@ def _read(service: CloudMapService, answer: Mapping[str, Any]) -> _Answer:
     if len(given) >= _MOST:
         text = f"{service} has {_MOST} instances or more, and AWS Cloud Map names no more than these"
         problems.append(_warning(text))
-    return _Answer(tuple(instances), tuple(problems))
+    return _Answer(tuple(instances), problems=tuple(problems))
 
 
 def _warning(message: str) -> Problem:

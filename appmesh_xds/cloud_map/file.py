@@ -63,7 +63,7 @@ class FileSource:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._last = _Read(b"")
+        self._last: _Read | None = None
 
     def discover(self, services: Collection[CloudMapService]) -> Found:
         read = self._read()
@@ -75,7 +75,7 @@ class FileSource:
             Problem(
                 file=self.path,
                 message=f"says nothing of {name}",
-                hint=f"{name}: [] is a service without instances",
+                hint=f"what was known of it stays; {name}: [] says that it has no instances",
                 severity="warning",
             )
             for name in sorted(by_name.keys() - read.entries.keys())
@@ -92,7 +92,7 @@ class FileSource:
     def _read(self) -> _Read:
         """The last reading itself while the content is the same."""
         content = read_bytes(self.path)
-        if content != self._last.content or isinstance(content, Problem):
+        if self._last is None or content != self._last.content:
             self._last = _read(content, self.path)
         return self._last
 
@@ -106,6 +106,9 @@ def _read(content: bytes | Problem, path: str) -> _Read:
         reader = _Reader(document, entries)
         reader.read()
         problems.extend(reader.problems)
+    if not found and not problems:
+        # Or is about to be written: a shell empties it first.
+        problems.append(Problem(file=path, message="is empty", hint="{} says nothing of any service"))
     return _Read(content, entries, tuple(sorted(problems)))
 
 

@@ -72,7 +72,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         there = {name for mesh in meshes for name in mesh.virtual_nodes}
         there.update(f"mesh/{mesh.name}/virtualNode/{name}" for mesh in meshes for name in mesh.virtual_nodes)
         prefixes = tuple(f"mesh/{mesh.name}/virtualNode/" for mesh in meshes)
-        names = " and ".join(mesh.name for mesh in meshes)
+        names = " or ".join(mesh.name for mesh in meshes)
         return tuple(
             Problem(
                 file=self.file,

@@ -5,8 +5,9 @@
     async for _ in discovery.due(10.0):                # again and again
         await asyncio.to_thread(discovery.ask)
 
-What was known once stays known: a source that fails changes nothing, and a service that is no longer there is
-one without instances. Specs that are broken do not keep endpoints from changing, nor the other way round.
+What was known once stays known: a source that fails, or says nothing of a service, changes nothing; and a
+service that does not exist any more is one without instances. Specs that are broken do not keep endpoints
+from changing, nor the other way round.
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ class Discovery:
             return []
         known = self.meshes.instances()
         news: dict[CloudMapService, tuple[Endpoint, ...]] = {}
-        for service in services - found.failed.keys():
+        for service in services:
             there = found.instances.get(service)
-            if there is None and service not in known:
-                continue  # never known: the translation says so
+            if there is None and (service not in found.gone or service not in known):
+                continue  # of what was never known, the translation complains
             now = tuple(sorted(there or (), key=_order))
             if now != known.get(service):
                 news[service] = now
