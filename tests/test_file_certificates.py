@@ -629,6 +629,49 @@ def test_files_that_come_later(tmp_path: Path, http_app: HttpApp, delta: bool) -
             envoy.stop()
 
 
+@pytest.mark.parametrize("delta", [False, True], ids=["sotw", "delta"])
+def test_a_file_that_is_not_there_keeps_nothing_else_back(
+    tmp_path: Path, http_app: HttpApp, delta: bool
+) -> None:
+    """Envoy takes no secret of a response behind one that it refuses. Those are sent again, each alone."""
+    authority = certificate_authority("ours")
+    (tmp_path / "ca.crt").write_bytes(authority.certificate_chain)
+    put_pair(tmp_path / "b", issue_certificate(authority, [SERVER_NAME]))
+    for empty in ("a", "c"):
+        (tmp_path / empty).mkdir()
+    node = _node({"file": _files("tls", str(tmp_path / "a"))})
+    (first,) = node["spec"]["listeners"]
+    ports = {8080 + index: free_port() for index in range(4)}
+    folders = dict(zip(ports, ("a", "b", "c", "b"), strict=True))
+    shape = ["--interception", "none", "--file-certificates", "sds", "--app-port", str(http_app.port)]
+    node["spec"]["listeners"] = []
+    for port, bound in ports.items():
+        tls = {**first["tls"], "certificate": {"file": _files("tls", str(tmp_path / folders[port]))}}
+        if port == 8083:
+            tls["validation"] = {"trust": {"file": {"certificateChain": str(tmp_path / "ca.crt")}}}
+        node["spec"]["listeners"].append({"portMapping": {"port": port, "protocol": "http"}, "tls": tls})
+        shape += ["--ingress-port", f"{port}={bound}"]
+    (tmp_path / "mesh.json").write_text(json.dumps([node]))
+    client = put_pair(tmp_path / "client", issue_certificate(authority, ["client.local"]))
+    tls_context = tls_client(tmp_path / "ca.crt", certificate=client)
+
+    def served(port: int) -> bool:
+        with contextlib.suppress(OSError):
+            return get(ports[port], host=SERVER_NAME, tls=tls_context).status == 200
+        return False
+
+    with Served(tmp_path / "mesh.json", *shape, log=tmp_path / "log") as server:
+        xds = XdsServer(f"127.0.0.1:{server.port}")
+        made = render.to_dict(ads_bootstrap("shop", "virtualNode/front", xds, SDS, delta=delta))
+        with Envoy(made, tmp_path / "envoy") as envoy:
+            for port in (8081, 8083):
+                until(lambda: served(port), envoy.log_text)  # noqa: B023
+            assert not served(8080) and not served(8082)
+            places = r"virtualNode/front \$\.spec\.listeners\[{}\]\.tls\.certificate\.file"
+            for index in (0, 2):
+                server.wait_for(f'nack .*spec="{places.format(index)}"')
+
+
 # --- the connection to the server ---------------------------------------------------------------------------
 
 

@@ -240,6 +240,29 @@ TRACES = {
         < RDS b2
         < RDS a1
     """,
+    "a secret that is refused does not keep the others back": """
+        snapshot sds=a1,b1,c1
+        > SDS a b c
+        < SDS a1 b1 c1
+        > SDS nack:no
+        ! nack SDS : no
+        < SDS a1
+        < SDS b1
+        < SDS c1
+        > SDS ack#2
+        > SDS nack#3:no
+        ! nack SDS b: no
+        > SDS ack#4
+        wait 100
+        snapshot sds=a1,b1,c2
+        < SDS c2
+        < SDS b1
+        > SDS ack#5
+        > SDS nack#6:no
+        ! nack SDS b: no
+        snapshot sds=a1,b2,c2
+        < SDS b2
+    """,
     "a refused cluster that leaves is removed, it may have been taken": """
         snapshot cds=a1 lds=l1
         > CDS

@@ -387,6 +387,79 @@ TRACES = {
         snapshot rds=a1
         < RDS a1
     """,
+    "a secret that is refused does not keep the others back": """
+        snapshot sds=a1,b1,c1
+        > SDS a b c
+        < SDS a1 b1 c1
+        > SDS nack:no
+        ! nack SDS : no
+        < SDS a1
+        > SDS ack
+        < SDS b1
+        > SDS nack:no
+        ! nack SDS b: no
+        < SDS c1
+        > SDS ack
+        wait 100
+        snapshot sds=a1,b1,c2,d1
+        < SDS a1 c2
+        > SDS ack
+        < SDS b1
+        > SDS nack:no
+        ! nack SDS b: no
+        > SDS a b c d
+        < SDS a1 c2 d1
+        > SDS ack
+        snapshot sds=a1,b2,c2,d1
+        < SDS a1 b2 c2 d1
+        > SDS ack
+    """,
+    "a secret that was refused and is asked for again comes again": """
+        snapshot sds=a1,b1
+        > SDS a b
+        < SDS a1 b1
+        > SDS nack:no
+        ! nack SDS : no
+        < SDS a1
+        > SDS nack:no
+        ! nack SDS a: no
+        < SDS b1
+        > SDS b ack
+        > SDS a b
+        < SDS a1 b1
+    """,
+    "secrets change while refused ones go one by one": """
+        snapshot sds=a1,b1,c1
+        > SDS a b c
+        < SDS a1 b1 c1
+        > SDS nack:no
+        ! nack SDS : no
+        < SDS a1
+        snapshot sds=a1,b1,c2
+        > SDS ack
+        < SDS a1 c2
+        > SDS ack
+        < SDS b1
+        > SDS nack:no
+        ! nack SDS b: no
+        snapshot sds=a1,c2
+    """,
+    "after a break all secrets are tried again": """
+        snapshot sds=a1,b1
+        > SDS a b
+        < SDS a1 b1
+        > SDS nack:no
+        ! nack SDS : no
+        < SDS a1
+        > SDS ack
+        < SDS b1
+        > SDS nack:no
+        ! nack SDS b: no
+        reconnect
+        snapshot sds=a1,b1
+        > SDS a b had:a1
+        < SDS a1 b1
+    """,
     "routes of a draining listener keep their clusters": """
         snapshot cds=a1 lds=l1 rds=r1
         > CDS

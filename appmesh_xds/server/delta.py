@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-from ..resource import CLUSTER, ENDPOINTS, LISTENER, Resource
+from ..resource import CLUSTER, ENDPOINTS, LISTENER, SECRET, Resource
 from ..snapshot import set_version
 from . import wire
 from .limits import Limits
@@ -141,14 +141,19 @@ class Delta(Stream[_Type, DeltaRequest]):
                 del state.known[name]
 
     def _refused(self, state: _Type, sent: _Sent) -> None:
-        """Nothing of a refused response is known to have been taken: some of it may have been."""
+        """Nothing of a refused response is known to have been taken: some of it may have been.
+
+        Envoy skips the rest of a response behind the first secret that it refuses, as one whose file is not
+        there. So those of several are not held, but go again, each alone.
+        """
+        held = sent.generation == state.generation and (state.type_url != SECRET or len(sent.names) == 1)
         later = {name for other in state.unanswered.values() for name in other.names}
         for name, version in sent.names.items():
             if name in later or (not state.wildcard and name not in state.names):
                 continue
             state.known[name] = UNSURE
             state.last.pop(name, None)
-            if sent.generation == state.generation:
+            if held:
                 state.held.add(name)
             state.suspect[name] = state.doubt[name] = version
 
@@ -202,7 +207,7 @@ class Delta(Stream[_Type, DeltaRequest]):
             if state.known.get(name) != resource.version and name not in state.held
         ]
         sound = [resource for resource in lacking if state.suspect.get(resource.name) != resource.version]
-        return sound or lacking
+        return sound or (lacking[:1] if state.type_url == SECRET else lacking)
 
     def _gone(self, state: _Type, removing: bool) -> tuple[str, ...]:
         """Names of clusters or listeners that the client has to let go of.

@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from ..resource import SECRET, Resource
 
 
 def refused(names: Iterable[str], resources: Mapping[str, Resource], text: str) -> tuple[str, ...]:
-    """Those of a response's names that Envoy's words mean, sorted. Of a secret it names the file alone."""
+    """Those of a response's names that Envoy's words mean, sorted. Of a secret it names the file at most."""
     found = set(_standing(names, text))
     if not found:
-        known = (resources[name] for name in names if name in resources)
-        found = {one.name for one in known if one.type_url == SECRET and any(_standing(_files(one), text))}
+        secrets = [resources[n] for n in names if n in resources and resources[n].type_url == SECRET]
+        found = {
+            secret.name for secret in secrets if len(secrets) == 1 or any(_standing(_files(secret), text))
+        }
     return tuple(sorted(found))
 
 
 def _files(resource: Resource) -> tuple[str, ...]:
     """The files that a secret names."""
-    secret: Any = resource.message()
+    try:
+        secret: Any = resource.message()
+    except DecodeError:
+        return ()
     pair = secret.tls_certificate
     sources = (pair.certificate_chain, pair.private_key, secret.validation_context.trusted_ca)
     return tuple(source.filename for source in sources)

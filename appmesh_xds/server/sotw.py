@@ -18,7 +18,10 @@ _EVERYTHING: Final = "*"
 
 
 class _Type(State):
-    __slots__ = ("doubt", "encoded", "had", "kept", "named", "nonce", "refused", "sent", "unanswered")
+    __slots__ = (
+        *("doubt", "encoded", "had", "held", "kept", "named", "nonce", "refused", "sent"),
+        *("suspect", "unanswered"),
+    )
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
@@ -38,6 +41,11 @@ class _Type(State):
         self.doubt: str | None = None
         #: Of clusters and listeners: what the client took last, which it keeps until it may be removed.
         self.kept: dict[str, Resource] = {}
+        #: Of secrets: versions that were in a refused response, which go alone from then on; and those that
+        #: were refused alone, which are not sent again until the snapshot's secrets change. Envoy skips the
+        #: rest of a response behind the first secret that it refuses, as one whose file is not there.
+        self.suspect: dict[str, str] = {}
+        self.held: dict[str, str] = {}
 
 
 class Sotw(Stream[_Type, Request]):
@@ -97,12 +105,37 @@ class Sotw(Stream[_Type, Request]):
             return self._take_ack(state, request.nonce)
         state.unanswered, state.refused = False, True
         state.last.clear()
+        if state.type_url == SECRET:
+            self._suspect(state)
         return self._answered(state, request.nonce, request.error, state.sent or {})
+
+    def _suspect(self, state: _Type) -> None:
+        """One of the secrets that were sent is refused."""
+        sent = {name: resource.version for name, resource in (state.sent or {}).items()}
+        if len(sent) == 1:
+            ((name, version),) = sent.items()
+            state.held[name] = version
+            state.suspect.pop(name, None)
+        else:
+            state.suspect.update(sent)
+            state.known.update(dict.fromkeys(sent, UNSURE))
+
+    def _changed(self, state: _Type) -> None:
+        if state.held or state.suspect:
+            goal = self._goal(state.type_url)
+            state.known.update(dict.fromkeys(state.held, UNSURE))
+            old = state.suspect | state.held
+            state.suspect = {n: v for n, v in old.items() if n in goal and goal[n].version == v}
+            state.held.clear()
 
     def _take_ack(self, state: _Type, nonce: str) -> Event:
         sent = state.sent or {}
         state.unanswered = state.refused = False
         state.kept, state.doubt = sent, None
+        if state.suspect:
+            for name in sent:
+                state.suspect.pop(name, None)
+            self._touch(state)  # now it is the next one's turn
         return self._answered(state, nonce, None, sent)
 
     def _subscribe(self, state: _Type, names: set[str]) -> None:
@@ -114,6 +147,8 @@ class Sotw(Stream[_Type, Request]):
             for name in state.names - names:
                 # Asked for again, it will be needed again.
                 state.known.pop(name, None)
+                state.held.pop(name, None)
+                state.suspect.pop(name, None)
         # The resources' own texts, where they have them: those of the request are as many and not shared.
         goal = self._goal(state.type_url)
         state.names = {goal[name].name if name in goal else name for name in names}
@@ -141,23 +176,35 @@ class Sotw(Stream[_Type, Request]):
 
     def _content(self, state: _Type, removing: bool) -> dict[str, Resource]:
         wanted = self._wanted(state)
+        if state.suspect or state.held:
+            return self._apart(state, wanted)
         if removing or state.type_url not in WILDCARD_TYPES:
             return wanted
         kept = _subscribed(state, state.kept)
         return wanted if wanted.keys() >= kept.keys() else dict(sorted((kept | wanted).items()))
 
+    def _apart(self, state: _Type, wanted: dict[str, Resource]) -> dict[str, Resource]:
+        """The secrets that may go together: those that nothing is held against, then each of the others."""
+        sound = {
+            name: secret
+            for name, secret in wanted.items()
+            if secret.version not in (state.suspect.get(name), state.held.get(name))
+        }
+        if _lacking(state, sound):
+            return sound
+        alone = [n for n, secret in wanted.items() if secret.version == state.suspect.get(n)]
+        return {alone[0]: wanted[alone[0]]} if alone else sound
+
     def _due(self, state: _Type, content: dict[str, Resource]) -> bool:
         if not state.asked or not (state.wildcard or state.names):
             return False
+        if state.suspect and state.unanswered:
+            return False  # an answer that the next response overtakes would not count
         if state.sent is None and state.type_url in WILDCARD_TYPES:
             return True  # even with nothing in it: Envoy waits for the answer
-        if state.type_url in WILDCARD_TYPES or state.refused:
+        if state.type_url in WILDCARD_TYPES or (state.refused and state.type_url != SECRET):
             return content != state.sent
-        known = state.known
-        for name, resource in content.items():  # noqa: SIM110 - often, and a generator costs more
-            if known.get(name) != resource.version:
-                return True
-        return False
+        return _lacking(state, content)
 
     def _unanswered(self, state: _Type) -> bool:
         return state.unanswered
@@ -239,6 +286,15 @@ class Sotw(Stream[_Type, Request]):
         if state.type_url == CLUSTER and version in self._sets:
             return _subscribed(state, {r.name: r for r in self._sets[version]})
         return None
+
+
+def _lacking(state: _Type, resources: dict[str, Resource]) -> bool:
+    """Whether the client lacks one of these."""
+    known = state.known
+    for name, resource in resources.items():  # noqa: SIM110 - often, and a generator costs more
+        if known.get(name) != resource.version:
+            return True
+    return False
 
 
 def _subscribed(state: _Type, resources: dict[str, Resource]) -> dict[str, Resource]:
