@@ -144,6 +144,8 @@ class Sotw(Stream[_Type, Request]):
         state.named = state.named or everything or bool(names)
         state.wildcard = everything or (state.type_url in WILDCARD_TYPES and not state.named)
         if not state.wildcard:
+            if state.had is not None and state.names and names != state.names:
+                state.had = ""  # its version is of the names that it came with, if of any
             for name in state.names - names:
                 # Asked for again, it will be needed again.
                 state.known.pop(name, None)
