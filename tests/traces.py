@@ -107,7 +107,7 @@ class Talk:
     def ask(self, short: str, *words: str) -> list[Event]:
         message = self.sotw(short, words) if self.kind is Sotw else self.delta(short, words)
         # An ACK and no more is taken as it comes; the model of Envoy has all its messages parsed.
-        data = _encoded(message, self.kind)
+        data = encoded(message, self.kind)
         ack = self.stream.acknowledge(data, self.now)
         events = [ack] if ack is not None else list(self.stream.receive(message, self.now))
         if self.first and self.newest is not None:
@@ -203,7 +203,7 @@ def _error(words: tuple[str, ...]) -> str | None:
     return None
 
 
-def _encoded(message: Request | DeltaRequest, kind: type[Sotw] | type[Delta]) -> bytes:
+def encoded(message: Request | DeltaRequest, kind: type[Sotw] | type[Delta]) -> bytes:
     """As a client's protobuf library writes it."""
     made: Any = proto.DiscoveryRequest() if kind is Sotw else proto.DeltaDiscoveryRequest()
     made.type_url, made.response_nonce = message.type_url, message.nonce
