@@ -39,7 +39,7 @@ from appmesh_xds.bootstrap import XdsServer, ads_bootstrap, server_files
 from appmesh_xds.certs import certificate_authority, issue_certificate
 from appmesh_xds.cli import main
 from appmesh_xds.envoy.tls import watched_folder
-from appmesh_xds.facts import FileCertificate, FileTrust, Pem, PemTrust
+from appmesh_xds.facts import Endpoint, FileCertificate, FileTrust, Pem, PemTrust
 from appmesh_xds.lint import check
 from appmesh_xds.resource import SECRET
 
@@ -102,6 +102,9 @@ class Volume:
 # --- what is made -------------------------------------------------------------------------------------------
 
 
+_ENDPOINTS = {"back": (Endpoint(address="10.0.0.1"),)}
+
+
 def _files(stem: str, folder: str = "/certs") -> dict[str, str]:
     return {"certificateChain": f"{folder}/{stem}.crt", "privateKey": f"{folder}/{stem}.key"}
 
@@ -144,7 +147,7 @@ def test_equal_material_is_one_secret_and_says_where_it_comes_from() -> None:
     }
     own = {"file": {"certificateChain": "/certs/own-ca.crt"}}
     mesh = am.loads([_node({"file": _files("front")}, own, policy), *_back()])
-    mesh = mesh.replace(endpoints={"back": ()})
+    mesh = mesh.replace(endpoints=_ENDPOINTS)
     snapshot = am.translate(mesh, "virtualNode/front", SDS)
     policy_path = "virtualNode/front $.spec.backendDefaults.clientPolicy.tls"
     assert {secret.name: secret.origin for secret in snapshot.secrets} == {
@@ -162,7 +165,7 @@ def test_an_authority_that_rotates_keeps_its_origin() -> None:
     """A backend's own secrets do not say whose policy named them; the proxy's do."""
     policy = {"validation": {"trust": {"acm": {"certificateAuthorityArns": ["arn:ca"]}}}}
     mesh = am.loads([_node({"file": _files("front")}, policy=policy), *_back()]).replace(
-        endpoints={"back": ()}, authorities={"arn:ca": PemTrust(certificate_chain=b"old")}
+        endpoints=_ENDPOINTS, authorities={"arn:ca": PemTrust(certificate_chain=b"old")}
     )
     translator = am.Translator()
     translator.translate_all(mesh)
@@ -209,7 +212,7 @@ def test_facts_that_are_files(rotates: str) -> None:
     """ARNs behind which files stand: other files are other secrets, and the translator sees it."""
     policy = {"validation": {"trust": {"acm": {"certificateAuthorityArns": ["arn:ca"]}}}}
     mesh = am.loads([_node({"acm": {"certificateArn": ARN}}, policy=policy), *_back()]).replace(
-        endpoints={"back": ()},
+        endpoints=_ENDPOINTS,
         certificates={ARN: FileCertificate(certificate_chain="/a.crt", private_key="/a.key")},
         authorities={"arn:ca": FileTrust(certificate_chain="/ca.crt")},
     )
