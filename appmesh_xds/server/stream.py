@@ -313,10 +313,13 @@ class Stream(Generic[S, R]):
         if response is None:
             self._idle = True
             return None
-        url = response.type_url
+        url, clusters = response.type_url, self._types[CLUSTER]
         state = self._types[url]
         state.told = state.out[response.nonce] = (response.version, now)
-        if url == CLUSTER:
+        if url == ROUTES:
+            # Nothing comes after them but the end of clusters, and all that comes before was just looked at.
+            self._idle = state.nothing and clusters.nothing_removing
+        elif url == CLUSTER:
             self._gate_deadline = now + self._gate_timeout
             self._gate_timed_out = False
         return response
