@@ -20,10 +20,12 @@ from traces import snapshot
 import appmesh_xds as am
 from appmesh_xds import proto, render
 from appmesh_xds.bootstrap import XdsServer, ads_bootstrap
+from appmesh_xds.certs import certificate_authority, issue_certificate
 from appmesh_xds.resource import CLUSTER, Resource
 from appmesh_xds.server import grpc as shell
 from appmesh_xds.server.grpc import serve
 from appmesh_xds.server.messages import Connected, Ended
+from appmesh_xds.server.session import Settings
 from appmesh_xds.server.source import Snapshots
 
 __all__ = ["colors"]
@@ -220,3 +222,27 @@ def _keepalive(bootstrap: dict[str, Any]) -> dict[str, Any]:
     (options,) = cluster["typed_extension_protocol_options"].values()
     found: dict[str, Any] = options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"]
     return found
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_connection_that_says_nothing(tls: bool, tmp_path: Path) -> None:
+    """No TLS, no HTTP/2: it is closed after a while, which is ten seconds outside of tests."""
+
+    async def run() -> float:
+        credentials = None
+        if tls:
+            made = issue_certificate(certificate_authority("test"), ["localhost"])
+            credentials = grpc.ssl_server_credentials([(made.private_key, made.certificate_chain)])
+        settings = Settings(handshake=0.5, drain=0.05)
+        async with serve(Snapshots(), credentials=credentials, settings=settings) as server:
+            start = asyncio.get_running_loop().time()
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            async with asyncio.timeout(30):
+                with contextlib.suppress(ConnectionError):
+                    while await reader.read(1000):
+                        pass
+            writer.close()
+            return asyncio.get_running_loop().time() - start
+
+    assert 0.4 < asyncio.run(run()) < 20
+    assert Settings().handshake == 10

@@ -112,6 +112,7 @@ class Server:
             options=(
                 *_OPTIONS,
                 ("grpc.max_receive_message_length", self.settings.request_bytes),
+                ("grpc.server_handshake_timeout_ms", int(self.settings.handshake * 1000)),
                 # gRPC adds or takes away up to a tenth by chance.
                 ("grpc.max_connection_age_ms", int(self.settings.connection_age * 1000)),
             ),

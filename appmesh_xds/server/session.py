@@ -61,7 +61,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     streams_per_node: int = 1_000
     #: The largest request, in bytes.
     request_bytes: int = 4 * 1024 * 1024
-    #: How long a new stream may be silent.
+    #: How long a new connection may take until TLS and HTTP/2 are agreed on, and a new stream be silent.
+    handshake: float = 10
     first_message: float = 10
     gate_timeout: float = GATE_TIMEOUT
     #: Over how long streams are ended when the server stops, so that not all come back at once elsewhere.
