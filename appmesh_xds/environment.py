@@ -116,6 +116,8 @@ _FAMILY: Final = (
     "DATADOG_TRACER_",
     "JAEGER_TRACER_",
 )
+#: Read by this library, not by the images.
+_OURS: Final = ("APPMESH_XDS_ENVOY", "APPMESH_XDS_DEPTH", "APPMESH_XDS_CORPUS")
 _FILES: Final = tuple(name for name in HONOURED if name.endswith(("_CFG_FILE", "_CONFIG_FILE")))
 #: As Go reads booleans.
 _TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
@@ -254,7 +256,7 @@ def _unused(given: Mapping[str, str]) -> list[Problem]:
     found = []
     for name in sorted(given):
         reason = NOT_HONOURED.get(name)
-        if reason is None and (name in HONOURED or not name.startswith(_FAMILY)):
+        if reason is None and (name in HONOURED or name in _OURS or not name.startswith(_FAMILY)):
             continue
         if given[name] in _FALSE:
             continue  # it asks for nothing

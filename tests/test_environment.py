@@ -144,6 +144,7 @@ def test_what_does_nothing_is_said(bootstrap: Bootstrap) -> None:
         "APPMESH_PREVIEW": "0",
         "HOME": "/",
         "PID_POLL_INTERVAL_MS": "5",
+        "APPMESH_XDS_ENVOY": "/usr/bin/envoy",
         "ENVOY_CONCURRENCY": " ",
     }
     done = bootstrap(WHO | odd)
