@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import socket
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from test_cli import Run, run
 from test_meshes import node
 from test_security import ARN, Site
 from test_serve import FRONT, ports, write
+from test_serve_operations import _answers, _get, _metric, _until
 from test_server_grpc import NODE, QUICK, _ends, _request, _sotw
 from traces import snapshot
 
@@ -47,6 +50,25 @@ def _code(ask: Callable[[], Any]) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as refused:
         ask()
     return refused.value.code()
+
+
+@contextlib.contextmanager
+def _stream(server: Served, where: Path) -> Iterator[Any]:
+    """A stream whose client stays."""
+    request = am.proto.DeltaDiscoveryRequest(type_url=SECRET)
+    request.node.id = FRONT
+    ended = threading.Event()
+
+    def said() -> Iterator[bytes]:
+        yield request.SerializeToString()
+        ended.wait()
+
+    path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+    with server.channel(where) as channel:
+        try:
+            yield channel.stream_stream(path)(said())
+        finally:
+            ended.set()
 
 
 # --- who is served ------------------------------------------------------------------------------------------
@@ -86,6 +108,22 @@ def test_keys_stay_away_from_the_port(tmp_path: Path, folder: Path) -> None:
         with server.channel() as channel:
             call = channel.stream_stream(path)(iter([request.SerializeToString()]))
             server.wait_for("unknown_secrets")
+            call.cancel()
+
+
+def test_it_is_seen_from_outside(tmp_path: Path, folder: Path) -> None:
+    """Its streams are counted and listed like any other."""
+    write(tmp_path / "mesh.json", node())
+    where = folder / "front"
+    admin = ("--admin-listen", "127.0.0.1:0")
+    unix = ("--listen", "off", "--unix", f"{where}=virtualNode/front")
+    with Served(tmp_path / "mesh.json", *unix, *admin, log=tmp_path / "log") as server:
+        at = _answers(server)
+        with _stream(server, where) as call:
+            server.wait_for("connected ")
+            _until(lambda: _metric(at, 'streams{protocol="delta"}') == 1, server)
+            (stream,) = json.loads(_get(at, "/debug/proxies")[1])["proxies"]
+            assert (stream["proxy"], stream["peer"]) == (FRONT, f"unix:{where}")
             call.cancel()
 
 
@@ -175,16 +213,10 @@ def test_it_comes_whole_and_goes(tmp_path: Path, folder: Path) -> None:
         assert f"cannot listen on unix:{where}: a server listens there" in second.err_text()
         assert server.ask(FRONT, socket=where)
         # Its clients are told that it ends, and whoever comes next can have the path.
-        with server.channel(where) as channel:
-            request = am.proto.DeltaDiscoveryRequest(type_url=SECRET)
-            request.node.id = FRONT
-            path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-            said, ended = request.SerializeToString(), threading.Event()
-            call = channel.stream_stream(path)(said if not n else ended.wait() and b"" for n in range(2))
+        with _stream(server, where) as call:
             server.wait_for("connected ", times=2)
             server.signal(signal.SIGTERM)
             assert _code(lambda: list(call)) is grpc.StatusCode.UNAVAILABLE
-            ended.set()
         assert server.wait() == 0
     assert list(folder.iterdir()) == []
 

@@ -27,7 +27,7 @@ def without_keys(snapshot: Snapshot) -> Snapshot:
 
 def withheld_keys(snapshots: Iterable[Snapshot]) -> list[Problem]:
     """A warning for each proxy that waits for a private key which nobody is given."""
-    hint = "serve with mutual TLS (--client-ca), or give the proxy a file or a secret of its own"
+    hint = "serve with mutual TLS (--client-ca) or on a socket of its own (--unix), or give the proxy a file"
     return [
         Problem(
             resource=snapshot.proxy,
