@@ -46,7 +46,8 @@ class Bindings:
 
     def serve(self, snapshot: Snapshot) -> bool:
         """Whether there is a socket of this proxy."""
-        return [_whole(snapshot)] in (self._found.get(name) for name in (snapshot.proxy, _whole(snapshot)))
+        whole = _whole(snapshot)
+        return [whole] in (self._found.get(snapshot.proxy), self._found.get(whole))
 
     def problems(self) -> list[Problem]:
         """A warning for each socket that nobody is served on."""

@@ -68,7 +68,7 @@ class Daemon:
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the files as they are now, and with what is made of them."""
         security = self.security
-        withheld = withheld_keys(one for one in self.meshes.newest() if not security.serves_keys(one))
+        withheld = [] if security.keys else withheld_keys(self.meshes.newest(), security.bindings.serve)
         said = (*security.bindings.problems(), *withheld, *self.sizes.problems())
         asked = () if self.discovery is None else self.discovery.problems
         return (*self.file_problems, *asked, *self.meshes.problems(), *said)

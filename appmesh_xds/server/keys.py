@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,8 +25,8 @@ def without_keys(snapshot: Snapshot) -> Snapshot:
     return snapshot if len(kept) == len(snapshot.secrets) else msgspec.structs.replace(snapshot, secrets=kept)
 
 
-def withheld_keys(snapshots: Iterable[Snapshot]) -> list[Problem]:
-    """A warning for each proxy that waits for a private key which nobody is given."""
+def withheld_keys(snapshots: Iterable[Snapshot], served: Callable[[Snapshot], bool]) -> list[Problem]:
+    """A warning for each proxy that waits for a private key which nobody is given. `served`: somebody is."""
     hint = "serve with mutual TLS (--client-ca) or on a socket of its own (--unix), or give the proxy a file"
     return [
         Problem(
@@ -37,6 +37,7 @@ def withheld_keys(snapshots: Iterable[Snapshot]) -> list[Problem]:
         )
         for snapshot in snapshots
         if (names := [secret.name for secret in snapshot.secrets if _holds_key(secret)])
+        and not served(snapshot)
     ]
 
 

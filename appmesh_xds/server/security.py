@@ -36,10 +36,6 @@ class Security(Struct, frozen=True, kw_only=True):
     #: Path of the server's own certificate.
     certificate: str | None = None
 
-    def serves_keys(self, snapshot: Snapshot) -> bool:
-        """Whether somebody may have this proxy's private keys."""
-        return self.keys or self.bindings.serve(snapshot)
-
 
 def security(
     listen: str | None,
