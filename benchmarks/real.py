@@ -9,6 +9,7 @@ import socket
 import statistics
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import appmesh_xds as am
 from appmesh_xds import render, spec
 from appmesh_xds.bootstrap import XdsServer, ads_bootstrap
 from appmesh_xds.facts import Endpoint
-from appmesh_xds.resource import CLUSTER, LISTENER, ROUTES
+from appmesh_xds.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from appmesh_xds.server.grpc import serve
 from appmesh_xds.server.messages import Ack, Nack
 from appmesh_xds.server.session import Settings
@@ -93,10 +94,20 @@ class Changing:
     async def change(self, type_url: str) -> float:
         """Changes a spec; milliseconds until Envoy has taken what came of it."""
         self._steps += 1
+        if type_url == ENDPOINTS:
+            return await self._endpoints()
         request = _route(self._steps % 9 + 1) if type_url == ROUTES else _node("blue", self._steps)
         (data,) = [one for one in am.loads([request]).resources() if not isinstance(one, spec.MeshData)]
+        return await self._take(type_url, lambda: self._mesh.replace(data))
+
+    async def _endpoints(self) -> float:
+        """Moves the only instance of a node."""
+        there = (Endpoint(address="127.0.0.1", port=8000 + self._steps),)
+        return await self._take(ENDPOINTS, lambda: self._mesh.replace(endpoints={"blue": there}))
+
+    async def _take(self, type_url: str, change: Callable[[], am.Mesh]) -> float:
         start = time.perf_counter()
-        self._mesh = self._mesh.replace(data)
+        self._mesh = change()
         changes = self._translator.update(self._mesh)
         self.source.put(*(change.snapshot for change in changes if change.snapshot is not None))
         await self.taken(type_url)
@@ -122,7 +133,10 @@ async def _measure(folder: Path, nodes: int, changes: int) -> dict[str, float]:
         try:
             await changing.taken(LISTENER)
             await changing.taken(ROUTES)
-            found = {url: [await changing.change(url) for _ in range(changes)] for url in (ROUTES, CLUSTER)}
+            found = {
+                url: [await changing.change(url) for _ in range(changes)]
+                for url in (ROUTES, CLUSTER, ENDPOINTS)
+            }
         finally:
             envoy.terminate()
             envoy.wait()
@@ -130,6 +144,7 @@ async def _measure(folder: Path, nodes: int, changes: int) -> dict[str, float]:
         "routes_ms": statistics.median(found[ROUTES]),
         "routes_worst_ms": max(found[ROUTES]),
         "clusters_ms": statistics.median(found[CLUSTER]),
+        "endpoints_ms": statistics.median(found[ENDPOINTS]),
     }
 
 

@@ -237,6 +237,7 @@ REAL = {
     "routes_ms": "a route's spec changes, until a real Envoy's ACK, ms",
     "routes_worst_ms": "  the slowest of them",
     "clusters_ms": "a cluster's, until its ACK (Envoy builds it anew), ms",
+    "endpoints_ms": "an instance of a Cloud Map node moves, until its ACK, ms",
 }
 
 

@@ -308,7 +308,7 @@ def test_the_client_gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
     client: Any = aws_client()
     config = client.meta.config
-    assert (config.connect_timeout, config.read_timeout) == (2, 5)
+    assert (config.connect_timeout, config.read_timeout) == (2, 3)
     assert config.retries == {"mode": "standard", "total_max_attempts": 2}
     assert config.max_pool_connections == module._PARALLEL
 

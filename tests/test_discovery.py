@@ -173,6 +173,16 @@ def test_a_mesh_to_come_is_asked_about_before_it_comes() -> None:
     made.discovery.ask_for([more])
     made.discovery.ask_for([shop("other")])
     assert len(made.source.asked) == asked, "nothing that it was not asked about"
+    # What goes and comes again is asked about again.
+    made.meshes.update(shop("color"))
+    made.discovery.ask_for([more])
+    assert len(made.source.asked) == asked + 1
+    made.meshes.update(more)
+    assert served_all(made.meshes) == {"10.0.0.1", "10.0.0.2"}
+    # What the source does not know is not asked about with every change of the specs.
+    made.discovery.ask_for([shop("unknown")])
+    made.discovery.ask_for([shop("unknown")])
+    assert len(made.source.asked) == asked + 2
 
 
 def served_all(meshes: Meshes) -> set[str]:

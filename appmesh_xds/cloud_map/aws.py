@@ -19,7 +19,7 @@ _PARALLEL: Final = 8
 #: The most that Cloud Map gives for a service; there is no second page.
 _MOST: Final = 1000
 #: Seconds. The poll that comes next is the retry, so that one which hangs must end.
-_CONNECT, _READ, _ATTEMPTS = 2, 5, 2
+_CONNECT, _READ, _ATTEMPTS = 2, 3, 2
 
 _GONE: Final = ("ServiceNotFound", "NamespaceNotFound")
 _THROTTLED: Final = ("RequestLimitExceeded", "ThrottlingException", "Throttling", "TooManyRequestsException")

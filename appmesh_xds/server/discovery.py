@@ -45,7 +45,8 @@ class Discovery:
         #: When all could be answered last, in seconds since the epoch; 0 for never.
         self.last_good = 0.0
         self._asking = Lock()
-        self._asked: frozenset[CloudMapService] | None = None
+        #: Services that the source could not tell of. None: it was not asked yet.
+        self._unknown: frozenset[CloudMapService] | None = None
         #: How many times in a row it could not, or was asked too often.
         self._busy = 0
 
@@ -55,11 +56,13 @@ class Discovery:
             return self._ask(self.meshes.services()) if self.meshes.meshes else []
 
     def ask_for(self, meshes: Iterable[Mesh]) -> list[Change]:
-        """Asks, when these meshes have services that the last question was not about: before they are taken
-        over."""
+        """Asks, when these meshes have services that nothing is known of and nobody asked about: before they
+        are taken over."""
         services = frozenset(service for mesh in meshes for service in services_of(mesh))
         with self._asking:
-            return self._ask(services) if self._asked is None or services - self._asked else []
+            if self._unknown is not None and not services - self.meshes.instances().keys() - self._unknown:
+                return []
+            return self._ask(services)
 
     async def due(self, every: float) -> AsyncIterator[None]:
         """Yields when it is time to ask again: after so many seconds, a tenth more or less, so that replicas
@@ -71,10 +74,10 @@ class Discovery:
 
     def _ask(self, services: frozenset[CloudMapService]) -> list[Change]:
         found = self._discover(services)
-        self._asked = services
+        known = self.meshes.instances()
+        self._unknown = services - known.keys()
         if found is None:
             return []
-        known = self.meshes.instances()
         news: dict[CloudMapService, tuple[Endpoint, ...]] = {}
         for service in services:
             there = found.instances.get(service)
@@ -85,6 +88,7 @@ class Discovery:
                 news[service] = now
         if not news:
             return []
+        self._unknown -= news.keys()
         changes = self.meshes.know(instances=news)
         if changes:
             names = sorted(map(str, news))
