@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Collection
 from typing import Any
 
 import pytest
+from hypothesis import given as having
+from hypothesis import settings
+from hypothesis import strategies as st
 from test_cloud_map import addresses, color, front, service
 
 import appmesh_xds as am
@@ -19,6 +23,8 @@ from appmesh_xds.server.meshes import Meshes
 
 COLOR, OTHER = CloudMapService("shop.internal", "color"), CloudMapService("shop.internal", "other")
 FRONT = "mesh/shop/virtualNode/front"
+#: Sequences of events; more of them with `APPMESH_XDS_DEPTH=5000 python -m pytest tests/test_discovery.py`.
+DEPTH = int(os.environ.get("APPMESH_XDS_DEPTH", "60"))
 
 
 def at(*ips: str) -> tuple[Endpoint, ...]:
@@ -314,3 +320,79 @@ def test_a_change_that_fails_half_way_is_made_up_for(monkeypatch: pytest.MonkeyP
     assert served(made.meshes) == ["10.0.0.1"]
     made.discovery.ask()
     assert served(made.meshes) == ["10.0.0.2"]
+
+
+# --- any order of events ----------------------------------------------------------------------------------
+
+_NAMES = ("a", "b", "c")
+_SOME = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]), max_size=2, unique=True)
+_NODES = st.sampled_from([*_NAMES, *(f"mesh/{mesh}/virtualNode/a" for mesh in ("shop", "mall"))])
+_EVENTS = st.lists(
+    st.one_of(
+        # The nodes of each mesh, and what their own facts say of `a`.
+        st.tuples(
+            st.just("update"),
+            st.dictionaries(
+                st.sampled_from(["shop", "mall"]),
+                st.tuples(st.sets(st.sampled_from(_NAMES), min_size=1), st.none() | _SOME),
+                max_size=2,
+            ),
+        ),
+        st.tuples(st.just("endpoints"), st.dictionaries(_NODES, st.none() | _SOME, max_size=2)),
+        st.tuples(st.just("instances"), st.dictionaries(st.sampled_from(_NAMES), _SOME, max_size=2)),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=DEPTH, deadline=None)
+@having(_EVENTS)
+def test_what_is_served_depends_on_what_was_said_and_not_on_when(events: list[tuple[str, Any]]) -> None:
+    """Whatever happens, each mesh is what it would be if it were told all that is known at once."""
+    meshes = Meshes()
+    said: dict[str, tuple[Endpoint, ...] | None] = {}
+    known: dict[CloudMapService, tuple[Endpoint, ...]] = {}
+    given: dict[str, am.Mesh] = {}
+    for event, what in events:
+        if event == "update":
+            given = {
+                name: shop(*sorted(nodes), mesh=name).replace(
+                    endpoints={} if own is None else {"a": at(*own)}
+                )
+                for name, (nodes, own) in what.items()
+            }
+            meshes.update(*given.values())
+            wanted = {service for mesh in given.values() for service in services_of(mesh)}
+            known = {service: there for service, there in known.items() if service in wanted}
+        elif event == "endpoints":
+            news = {node: None if ips is None else at(*ips) for node, ips in what.items()}
+            meshes.know(endpoints=news)
+            said.update(news)
+        else:
+            found = {CloudMapService("shop.internal", name): at(*ips) for name, ips in what.items()}
+            meshes.know(instances=found)
+            known.update(found)
+        assert meshes.meshes.keys() == given.keys()
+        for name, mesh in given.items():
+            nothing = dict.fromkeys(mesh.endpoints)
+            whole = mesh.replace(endpoints=nothing).replace(endpoints=_expected(mesh, said, known))
+            assert meshes.meshes[name].endpoints == whole.endpoints
+            newest = {one.proxy: one for one in meshes.newest() if one.mesh == name}
+            assert newest == {proxy: am.translate(whole, proxy) for proxy in mesh.proxies()}
+
+
+def _expected(
+    mesh: am.Mesh, said: dict[str, tuple[Endpoint, ...] | None], known: dict[CloudMapService, Any]
+) -> dict[str, tuple[Endpoint, ...]]:
+    """What was said of a node in this mesh, or in any; else the mesh's own; else its service's."""
+    found = dict(mesh.endpoints)
+    for name in {key.rpartition("/")[2] for key in said}:
+        own = f"mesh/{mesh.name}/virtualNode/{name}"
+        if own in said or name in said:
+            there = said[own] if own in said else said[name]
+            found.pop(name, None)
+            if there is not None:
+                found[name] = there
+    for one, nodes in services_of(mesh).items():
+        found.update((node, known[one]) for node in nodes if node not in found and one in known)
+    return found
