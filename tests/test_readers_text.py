@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appmesh_xds.errors import Problem
+from appmesh_xds.readers.json_text import locate
 from appmesh_xds.readers.text import (
     MAX_DEPTH,
     MAX_SIZE,
@@ -199,7 +200,21 @@ def test_every_part_of_json_is_read_and_located(value: Any, indent: int | None) 
     text = json.dumps(value, indent=indent)
     assert _values(text, yaml=False) == ([] if value is None else [value])
     if value is not None:
-        assert set(_one(text, yaml=False).positions) == set(_paths(value))
+        document = _one(text, yaml=False)
+        assert set(document.positions) == set(_paths(value))
+        for path, mark in document.positions.items():
+            assert locate(text, path) == locate(text, f"{path}.is_not_there[0]") == mark
+
+
+def test_one_position_is_found_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps({"a": [{"b": number} for number in range(100)]}, indent=1)
+    expected = {f"$.a[{number}].b": (4 + 3 * number, 4) for number in range(100)}
+    document = _one(text, yaml=False)
+    assert {path: document.locate(path) for path in expected} == expected, "one by one, then all at once"
+    monkeypatch.setattr("appmesh_xds.readers.json_text._walk", None)
+    document = _one(text, yaml=False)
+    assert document.locate("$.a[99].b") == expected["$.a[99].b"]
+    assert document.note("$.a[99].b") is None
 
 
 @given(_JSON.filter(lambda value: value is not None))

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Final
 
-from .marks import MAX_DEPTH, Mark, Places, Refused, member
+from .marks import MAX_DEPTH, Mark, Places, Refused, mark_at, member
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+_VALUE: Final = json.JSONDecoder().raw_decode
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 
 
-def read_json(text: str) -> list[tuple[Any, Callable[[], Places]]]:
-    """The one value of a text, and where its parts stand. Raises `Refused`."""
+def read_json(text: str) -> tuple[Any, Callable[[], Places]]:
+    """The one value of a text, and where all its parts stand. Raises `Refused`."""
     try:
         value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_not_json)
     except json.JSONDecodeError as error:
@@ -32,7 +34,47 @@ def read_json(text: str) -> list[tuple[Any, Callable[[], Places]]]:
         raise _too_deep(text)
     if "\\u" in text and _has_surrogate(value):
         raise Refused("holds half of a surrogate pair, which is no character")
-    return [(value, cache(lambda: _places(text)))]
+    return value, cache(lambda: _places(text))
+
+
+def locate(text: str, path: str) -> Mark:
+    """Where a path stands in a text that is known to be JSON; for one that is not there, where the nearest
+    that is. What lies before it is skipped as fast as JSON is read."""
+    here, mark, at = "$", _skip(text, 0), _skip(text, 0)
+    while here != path and text[at] in "{[":
+        found = _member(text, at, here, path)
+        if found is None:
+            break
+        here, mark, at = found
+    return mark_at(text, mark)
+
+
+def _member(text: str, at: int, here: str, path: str) -> tuple[str, int, int] | None:
+    """The part of an object or a list that is on the way to a path, or at its end: its own path, where it
+    stands, and where its value begins. None when there is no such part."""
+    keyed, index = text[at] == "{", 0
+    at = _skip(text, at + 1)
+    while text[at] not in "}]":
+        mark = at
+        if keyed:
+            key, at = _VALUE(text, at)
+            inner, at = member(here, key), _skip(text, _skip(text, at) + 1)
+        else:
+            inner, index = f"{here}[{index}]", index + 1
+        if path.startswith(inner) and path[len(inner) : len(inner) + 1] in ("", ".", "["):
+            return inner, mark, at
+        _, at = _VALUE(text, at)
+        at = _skip(text, at)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return None
+
+
+def _skip(text: str, at: int) -> int:
+    """The next place that is no white space."""
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
 
 
 def _places(text: str) -> Places:

@@ -14,6 +14,8 @@ MAX_SIZE: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 100
 #: The nodes of a text, each alias counted as all that it stands for.
 MAX_NODES: Final = 2_000_000
+#: How many paths of a document are looked up one by one. After these the positions of all are made.
+_ONE_BY_ONE: Final = 32
 
 
 class Tagged(NamedTuple):
@@ -59,14 +61,24 @@ class Places(NamedTuple):
 class Document:
     """One document of a file: its value, and where in the text each part of it stands."""
 
-    def __init__(self, file: str, value: Any, places: Callable[[], Places | dict[str, Mark]]) -> None:
+    def __init__(
+        self,
+        file: str,
+        value: Any,
+        places: Callable[[], Places | dict[str, Mark]],
+        find: Callable[[str], Mark] | None = None,
+    ) -> None:
+        """`find` looks one path up, or the nearest that is there, in a text without notes: until there are
+        many, that is less work than `places`."""
         self.file = file
         self.value = value
-        self._find = places
+        self._all = places
+        self._one = find
+        self._asked = 0
 
     @cached_property
     def _places(self) -> Places:
-        found = self._find()
+        found = self._all()
         return found if isinstance(found, Places) else Places(found, {})
 
     @property
@@ -76,6 +88,9 @@ class Document:
 
     def locate(self, path: str) -> Mark | None:
         """Where a path stands; for one that is not there, where the nearest that is."""
+        if self._one is not None and self._asked < _ONE_BY_ONE:
+            self._asked += 1
+            return self._one(path)
         while path:
             mark = self.positions.get(path)
             if mark is not None:
@@ -85,7 +100,7 @@ class Document:
 
     def note(self, path: str) -> Note | None:
         """What is to be known about the text of a value, when its type turns out to be wrong."""
-        return self._places.notes.get(path)
+        return None if self._one is not None else self._places.notes.get(path)
 
 
 def _parent(path: str) -> str:

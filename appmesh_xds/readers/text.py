@@ -7,11 +7,11 @@ column: duplicate keys, nesting beyond `MAX_DEPTH`, aliases that blow up, broken
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ..errors import Problem
-from .json_text import read_json
+from .json_text import locate, read_json
 from .marks import MAX_DEPTH, MAX_NODES, MAX_SIZE, Document, Mark, Places, Refused, Tagged, mark_at, member
 from .yaml_text import read_yaml
 
@@ -73,21 +73,25 @@ def documents(content: bytes, file: str, *, yaml: bool | None = None) -> tuple[l
 
 
 def _documents(text: str, file: str, yaml: bool | None) -> list[Document]:
-    def made(values: list[tuple[object, Callable[[], Places]]]) -> list[Document]:
-        return [Document(file, value, places) for value, places in values if value is not None]
+    def of_json() -> list[Document]:
+        value, places = read_json(text)
+        return [] if value is None else [Document(file, value, places, partial(locate, text))]
+
+    def of_yaml() -> list[Document]:
+        return [Document(file, value, places) for value, places in read_yaml(text) if value is not None]
 
     if yaml is None:
         yaml = text.lstrip()[:1] not in ("{", "[")
         if not yaml:
             try:
-                return made(read_json(text))
+                return of_json()
             except Refused as error:
                 try:
-                    return made(read_yaml(text))
+                    return of_yaml()
                 except Refused:
                     # What both refuse is shown as broken JSON.
                     raise error from None
-    return made(read_yaml(text) if yaml else read_json(text))
+    return of_yaml() if yaml else of_json()
 
 
 def decode(content: bytes) -> str:

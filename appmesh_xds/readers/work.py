@@ -17,9 +17,10 @@ from . import api, terraform
 from .cache import FileCache
 from .dialects import API, DIALECTS, Dialect
 from .found import Context, Found
+from .json_text import locate
 from .marks import MAX_DEPTH, MAX_NODES
 from .reading import FileReport, Reading
-from .text import Document, documents, read_bytes
+from .text import Document, decode, documents, read_bytes
 
 _HCL: Final = (".tf", ".tfvars")
 _SUFFIXES: Final = (".json", ".template", *_HCL, ".tfstate", ".yaml", ".yml")
@@ -135,7 +136,13 @@ class Work:
     # --- what it is ---------------------------------------------------------------------------------
 
     def _add_fast(self, fast: Sequence[spec.Data], content: bytes, file: str) -> None:
-        document = Document(file, None, lambda: dict(documents(content, file)[0][0].positions))
+        # It is JSON, in UTF-8.
+        document = Document(
+            file,
+            None,
+            lambda: dict(documents(content, file)[0][0].positions),
+            lambda path: locate(decode(content), path),
+        )
         several = content.lstrip()[:1] == b"["
         for index, data in enumerate(fast):
             place = f"$[{index}]" if several else "$"
