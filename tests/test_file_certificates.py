@@ -28,7 +28,7 @@ from cryptography import x509
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pki import SERVER_NAME, CertificateFiles, Certificates
-from real_envoy import Envoy, envoy_path, free_port
+from real_envoy import Envoy, envoy_path, envoy_version, free_port
 from served import Served
 from test_cli import Run, run
 from test_security import ARN
@@ -38,7 +38,7 @@ from appmesh_xds import names, proto, render
 from appmesh_xds.bootstrap import XdsServer, ads_bootstrap, server_files
 from appmesh_xds.certs import certificate_authority, issue_certificate
 from appmesh_xds.cli import main
-from appmesh_xds.envoy.tls import watched_folder
+from appmesh_xds.envoy.tls import link_folder
 from appmesh_xds.facts import Endpoint, FileCertificate, FileTrust, Pem, PemTrust
 from appmesh_xds.lint import check
 from appmesh_xds.resource import SECRET
@@ -192,19 +192,18 @@ def test_names_tell_all_files_apart(one: tuple[str, str], other: tuple[str, str]
 @pytest.mark.parametrize(
     ("path", "folder"),
     [
-        ("/certs/tls.crt", "/certs"),
-        ("/tls.crt", "/"),
-        ("tls.crt", "."),
-        ("certs/tls.crt", "certs"),
+        ("/certs/tls.crt", None),
+        ("tls.crt", None),
         ("/volume/..data/tls.crt", "/volume"),
         ("/volume/..data/deep/tls.crt", "/volume"),
+        ("volume/..data/tls.crt", "volume"),
         ("/..data/tls.crt", "/"),
-        ("/volume/x..data/tls.crt", "/volume/x..data"),
-        ("/volume/..data", "/volume"),
+        ("/volume/x..data/tls.crt", None),
+        ("/volume/..data", None),
     ],
 )
-def test_which_folder_is_watched(path: str, folder: str) -> None:
-    assert watched_folder(path) == folder
+def test_which_folder_is_named(path: str, folder: str | None) -> None:
+    assert link_folder(path) == folder
 
 
 @pytest.mark.parametrize("rotates", ["chain", "key", "authority"])
@@ -279,12 +278,8 @@ def test_a_static_bootstrap_and_the_files_beside_it(run: Run) -> None:
         "file:/certs/front.crt|/certs/front.key": {
             "certificate_chain": {"filename": "/certs/front.crt"},
             "private_key": {"filename": "/certs/front.key"},
-            "watched_directory": {"path": "/certs"},
         },
-        "trust:file:/ca.crt": {
-            "trusted_ca": {"filename": "/ca.crt"},
-            "watched_directory": {"path": "/"},
-        },
+        "trust:file:/ca.crt": {"trusted_ca": {"filename": "/ca.crt"}},
     }
     assert "secrets" not in yaml.safe_load((out / "envoy.yaml").read_text())["static_resources"]
     # What a later run needs no longer goes.
@@ -417,7 +412,8 @@ class Site:
         tls = {
             "mode": "STRICT",
             "certificate": {"file": _files("tls", volume)},
-            "validation": {"trust": {"file": {"certificateChain": f"{volume}/ca.crt"}}},
+            # Some name the link.
+            "validation": {"trust": {"file": {"certificateChain": f"{volume}/..data/ca.crt"}}},
         }
         front["spec"]["listeners"].append({"portMapping": {"port": 8081, "protocol": "http"}, "tls": tls})
         theirs = {"mode": "STRICT", "certificate": {"file": _files("back")}}
@@ -540,7 +536,7 @@ def test_what_is_replaced_is_served_and_nobody_notices(tmp_path: Path, http_app:
         # Half a pair is refused, and what was there stays.
         failed = r"^sds\.file_.*/certs/tls\.key\.key_rotation_failed$"
         put(site.pair.certificate, site.second.certificate_chain)
-        until(lambda: sum(envoy.stats(failed).values()) == 1, lambda: f"{envoy.stats('key_rotation_failed')}")
+        until(lambda: any(envoy.stats(failed).values()), lambda: f"{envoy.stats('key_rotation_failed')}")
         told.see_more(8080)
         assert set(told.shown[8080]) == {serial(site.first)}
         put(site.pair.private_key, site.second.private_key)
@@ -563,7 +559,7 @@ def test_what_is_replaced_is_served_and_nobody_notices(tmp_path: Path, http_app:
             assert one.request("/").status == 200
         assert told.failures == []
         assert _configured(envoy) == before
-        assert sum(envoy.stats(r"key_rotation_failed$").values()) == 1
+        assert sum(envoy.stats("key_rotation_failed$").values()) == sum(envoy.stats(failed).values())
         assert not any(envoy.stats(r"(update_rejected|update_failure)$").values())
         for shown in told.shown.values():
             # The old one, then the new one, and never the old one again.
@@ -620,6 +616,10 @@ def test_files_that_come_later(tmp_path: Path, http_app: HttpApp, delta: bool) -
             place = r"virtualNode/front \$\.spec\.listeners\[0\]\.tls\.certificate\.file"
             server.wait_for(f'nack .*Invalid path.*spec="{place}"')
             put_pair(tmp_path / "late", issue_certificate(authority, [SERVER_NAME]))
+            if envoy_version() < (1, 37):
+                # It does not watch what it refused; and it ends, if it is told what folder to watch.
+                assert envoy.is_ready()
+                return
             tls = tls_client(tmp_path / "ca.crt")
 
             def served() -> bool:
@@ -718,7 +718,7 @@ def test_the_certificate_for_the_control_plane_is_read_again(tmp_path: Path) -> 
     first, second = issue_certificate(old, ["front.local"]), issue_certificate(new, ["front.local"])
     volume, handler = Volume(tmp_path / "volume"), _Ads()
     volume.put(first, old.certificate_chain)
-    ca, chain, key = (str(volume.folder / name) for name in ("ca.crt", "tls.crt", "tls.key"))
+    ca, chain, key = (str(volume.folder / name) for name in ("ca.crt", "..data/tls.crt", "..data/tls.key"))
     both = old.certificate_chain + new.certificate_chain
     with _ads(handler, 0, issue_certificate(old, [SERVER_NAME]), both) as port:
         server = XdsServer(f"127.0.0.1:{port}", ca=ca, certificate=chain, key=key, server_name=SERVER_NAME)

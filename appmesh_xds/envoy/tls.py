@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -190,10 +189,7 @@ def certificate_secret(name: str, certificate: Pem | FileCertificate) -> proto.S
     result.name = name
     if isinstance(certificate, FileCertificate):
         _fill_files(result.tls_certificate, certificate)
-        folder = watched_folder(certificate.certificate_chain)
-        # Envoy would watch this one alone. When none is named it watches the folder of each file.
-        if folder == watched_folder(certificate.private_key):
-            result.tls_certificate.watched_directory.path = folder
+        _watch(result.tls_certificate, certificate.certificate_chain, certificate.private_key)
     else:
         result.tls_certificate.certificate_chain.inline_bytes = certificate.certificate_chain
         result.tls_certificate.private_key.inline_bytes = certificate.private_key
@@ -207,7 +203,7 @@ def trust_secret(name: str, trust: PemTrust | FileTrust) -> proto.Secret:
     trusted_ca = result.validation_context.trusted_ca
     if isinstance(trust, FileTrust):
         trusted_ca.filename = trust.certificate_chain
-        result.validation_context.watched_directory.path = watched_folder(trust.certificate_chain)
+        _watch(result.validation_context, trust.certificate_chain)
     else:
         trusted_ca.inline_bytes = trust.certificate_chain
     return result
@@ -217,13 +213,19 @@ def trust_secret(name: str, trust: PemTrust | FileTrust) -> proto.Secret:
 _SWAPPED: Final = "/..data/"
 
 
-def watched_folder(path: str) -> str:
-    """The folder where a rename brings new content to a path: the file's own.
+def link_folder(path: str) -> str | None:
+    """The folder to watch for a path that leads through the link `..data`: the one the link stands in.
 
-    Envoy sees what is renamed in that folder, and neither writing in place nor a link further up the path
-    that is swapped: watching follows the link to the old folder. The one such link that is known by its name,
-    `..data` of Kubernetes' volumes, is watched from the folder it stands in.
+    None for other paths. Envoy watches the folder of each file by itself, and sees what is renamed there; it
+    sees neither writing in place nor a link further up the path that is swapped. To name that folder would
+    change nothing but one thing: where a file is not there at first, Envoy 1.36 ends with the first rename
+    (envoyproxy/envoy#21239, mended by #42554).
     """
-    if _SWAPPED in path:
-        return path[: path.index(_SWAPPED)] or "/"
-    return posixpath.dirname(path) or "."
+    return (path[: path.index(_SWAPPED)] or "/") if _SWAPPED in path else None
+
+
+def _watch(material: proto.TlsCertificate | proto.CertificateValidationContext, *paths: str) -> None:
+    folders = {link_folder(path) for path in paths}
+    # Envoy would watch this one alone.
+    if len(folders) == 1 and (folder := folders.pop()) is not None:
+        material.watched_directory.path = folder
