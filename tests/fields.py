@@ -309,6 +309,8 @@ _HEAD = """\
 Every field of the App Mesh API (`appmesh/2019-01-25`, {count} of them), and what changes in Envoy with it.
 This page is generated (`{rerun}`): a rich mesh is translated, one field is changed, and the differences are
 the row. A field that changes names or ports changes whatever carries them; {shown} differences are shown.
+With `--file-certificates sds` the files of certificates and authorities stand in secrets instead, which
+listeners and clusters name (`Secret.tls_certificate`, `Secret.validation_context`).
 
 Rows of `awsCloudMap` are of services whose endpoints are known. With `--cloud-map dns`, `serviceName` and
 `namespaceName` are what `hostname` is below, `ipPreference` is `Cluster.dns_lookup_family`, and `attributes`
