@@ -215,6 +215,7 @@ def test_one_position_is_found_without_the_others(monkeypatch: pytest.MonkeyPatc
     document = _one(text, yaml=False)
     assert document.locate("$.a[99].b") == expected["$.a[99].b"]
     assert document.note("$.a[99].b") is None
+    assert locate('{"a": 1, "a1": 2}', "$.a1") == (1, 10), "no part of a longer name"
 
 
 @given(_JSON.filter(lambda value: value is not None))
