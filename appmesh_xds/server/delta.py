@@ -25,6 +25,8 @@ class _Sent(NamedTuple):
     generation: int
     #: Names and versions, `_ABSENT` for removals.
     names: dict[str, str]
+    #: Version and time.
+    told: tuple[str, float]
 
 
 class _Type(State):
@@ -32,6 +34,7 @@ class _Type(State):
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
+        self.names: set[str] = set()
         #: Even nothing is an answer that a new client waits for.
         self.pending = False
         #: Counts the changes of the snapshot's resources of this type.
@@ -88,12 +91,12 @@ class Delta(Stream[_Type, DeltaRequest]):
             return self._take_ack(state, request.nonce)
         sent = state.unanswered.pop(request.nonce)
         self._refused(state, sent)
-        return self._answered(state, request.nonce, request.error, sent.names)
+        return self._answered(state, request.nonce, sent.told, request.error, sent.names)
 
     def _take_ack(self, state: _Type, nonce: str) -> Event:
         sent = state.unanswered.pop(nonce)
         self._taken(state, sent.names)
-        return self._answered(state, nonce, None, sent.names)
+        return self._answered(state, nonce, sent.told, None, sent.names)
 
     def _sends_all(self, state: _Type) -> bool:
         return not state.suspect
@@ -183,7 +186,7 @@ class Delta(Stream[_Type, DeltaRequest]):
         self._note_sent(state, resources)
         for name in removed:
             state.known[name] = sent[name] = _ABSENT
-        state.unanswered[nonce] = _Sent(state.generation, sent)
+        state.unanswered[nonce] = _Sent(state.generation, sent, (version, self._now))
         if len(state.unanswered) == 1:
             # Of several, one that is answered makes room for more to be sent, or comes out of its order.
             self._expect(state, nonce, wire.delta_ack(state.type_url, nonce))

@@ -10,7 +10,7 @@ from ..snapshot import set_version
 from . import wire
 from .limits import Limits
 from .messages import Event, Memory, Request, Response
-from .stream import GATE_TIMEOUT, UNSURE, WILDCARD_TYPES, State, Stream
+from .stream import GATE_TIMEOUT, NO_NAMES, UNSURE, WILDCARD_TYPES, State, Stream
 
 #: How many sets of clusters a stream remembers for the next one.
 _REMEMBERED: Final = 16
@@ -107,7 +107,7 @@ class Sotw(Stream[_Type, Request]):
         state.last.clear()
         if state.type_url == SECRET:
             self._suspect(state)
-        return self._answered(state, request.nonce, request.error, state.sent or {})
+        return self._answered(state, request.nonce, state.told, request.error, state.sent or {})
 
     def _suspect(self, state: _Type) -> None:
         """One of the secrets that were sent is refused."""
@@ -136,7 +136,7 @@ class Sotw(Stream[_Type, Request]):
             for name in sent:
                 state.suspect.pop(name, None)
             self._touch(state)  # now it is the next one's turn
-        return self._answered(state, nonce, None, sent)
+        return self._answered(state, nonce, state.told, None, sent)
 
     def _subscribe(self, state: _Type, names: set[str]) -> None:
         everything = _EVERYTHING in names
@@ -153,7 +153,7 @@ class Sotw(Stream[_Type, Request]):
                 state.suspect.pop(name, None)
         # The resources' own texts, where they have them: those of the request are as many and not shared.
         goal = self._goal(state.type_url)
-        state.names = {goal[name].name if name in goal else name for name in names}
+        state.names = {goal[name].name if name in goal else name for name in names} or NO_NAMES
 
     # --- responses ----------------------------------------------------------------------------------------
 
@@ -170,7 +170,6 @@ class Sotw(Stream[_Type, Request]):
         state.sent, state.nonce, state.unanswered, state.refused = content, nonce, True, False
         state.doubt = version
         # Earlier ones will not be answered in a way that counts.
-        state.out.clear()
         self._expect_no_more(state)
         data, ack = wire.response_and_ack(url, version, nonce, content.values(), state.encoded)
         self._expect(state, nonce, ack)

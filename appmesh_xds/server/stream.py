@@ -9,7 +9,7 @@ transport can take a response. So a newer snapshot overtakes an older one by its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -53,6 +53,8 @@ _ORIGINS: Final = 16
 #: As much of a NACK as is searched for names of resources, in characters.
 _SEARCHED: Final = 16_384
 
+#: Most streams have no names in most places, and an empty set of its own is as large as some.
+NO_NAMES: Final[frozenset[str]] = frozenset()
 #: The version of a resource that the client may have, but nobody knows which.
 UNSURE: Final[None] = None
 
@@ -69,7 +71,6 @@ class State:
         "names",
         "nothing",
         "nothing_removing",
-        "out",
         "settled",
         "told",
         "took",
@@ -83,13 +84,11 @@ class State:
         self.asked = False
         #: Subscribed to everything, and to these names.
         self.wildcard = False
-        self.names: set[str] = set()
+        self.names: Set[str] = NO_NAMES
         #: What the client has once it read all that was sent: name to version, or `UNSURE`.
         self.known: dict[str, str | None] = {}
         #: Of endpoints: what was sent last under each name, and not refused.
         self.last: dict[str, Resource] = {}
-        #: Version and time of responses that await an answer, by their nonce.
-        self.out: dict[str, tuple[str, float]] = {}
         #: Version and time of the last response, and of the last one taken; the last refusal and its time.
         self.told: tuple[str, float] = ("", 0.0)
         self.took: tuple[str, float] = ("", 0.0)
@@ -156,12 +155,12 @@ class Stream(Generic[S, R]):
         #: The time of the call in progress.
         self._now = 0.0
         self._idle = False
-        self._strange: set[str] = set()
-        self._missing: set[str] = set()
+        self._strange: Set[str] = NO_NAMES
+        self._missing: Set[str] = NO_NAMES
         #: The client says that it has resources already, from an earlier stream.
         self._resumed = False
         #: Clusters that were sent on this stream.
-        self._sent_names: set[str] = set()
+        self._sent_names: Set[str] = NO_NAMES
         #: When to stop waiting for the client to accept its clusters; None when not waiting.
         self._gate_deadline: float | None = None
         self._gate_timed_out = False
@@ -309,13 +308,14 @@ class Stream(Generic[S, R]):
         """The next response, or None when there is nothing to say for now. What it returns counts as sent."""
         if self._idle or self.refused or self._target is None:
             return None
+        self._now = now
         response = self._first_due()
         if response is None:
             self._idle = True
             return None
         url, clusters = response.type_url, self._types[CLUSTER]
         state = self._types[url]
-        state.told = state.out[response.nonce] = (response.version, now)
+        state.told = (response.version, now)
         if url == ROUTES:
             # Nothing comes after them but the end of clusters, and all that comes before was just looked at.
             self._idle = state.nothing and clusters.nothing_removing
@@ -492,7 +492,7 @@ class Stream(Generic[S, R]):
         """Envoy warms a changed cluster until its endpoints are sent again, changed or not (envoy-notes
         §0.3)."""
         endpoints = self._types[ENDPOINTS]
-        self._sent_names.update(names)
+        self._sent_names |= set(names)
         self._forget_sent_names()
         for name in names:
             if name in endpoints.known:
@@ -502,16 +502,18 @@ class Stream(Generic[S, R]):
         """They matter until it is decided what endpoints the client had when it came."""
         endpoints = self._types[ENDPOINTS]
         if self._sent_names and endpoints.asked and not self._resuming(endpoints):
-            self._sent_names = set()
+            self._sent_names = NO_NAMES
 
     def _may_warm(self, cluster: str) -> bool:
         """Whether a cluster may wait for endpoints that the client already had when it came: the cluster was
         sent on this stream, or Envoy holds back its request for clusters, as it does while one warms."""
         return not self._types[CLUSTER].asked or cluster in self._sent_names
 
-    def _answered(self, state: S, nonce: str, error: str | None, names: Iterable[str]) -> Event:
-        """The event of an ACK or NACK of a response that held `names`."""
-        version, sent_at = state.out.pop(nonce, ("", self._now))
+    def _answered(
+        self, state: S, nonce: str, told: tuple[str, float], error: str | None, names: Iterable[str]
+    ) -> Event:
+        """The event of an ACK or NACK of a response that held `names`; `told` is its version and time."""
+        version, sent_at = told
         if error is None:
             state.took = (version, self._now)
             return Ack(type_url=state.type_url, nonce=nonce, version=version, after=self._now - sent_at)
@@ -546,7 +548,7 @@ class Stream(Generic[S, R]):
     def _unknown_type(self, type_url: str) -> list[Event]:
         if type_url in self._strange or len(self._strange) >= _STRANGE_TYPES:
             return []
-        self._strange.add(type_url)
+        self._strange |= {type_url}
         return [UnknownType(type_url=printable(type_url))]
 
     def _missing_secrets(self) -> list[Event]:
@@ -556,7 +558,7 @@ class Stream(Generic[S, R]):
         # What it has and still asks for is of a listener or a cluster that goes, too.
         missing = secrets.names - self._target[SECRET].keys() - secrets.known.keys()
         new = missing - self._missing
-        self._missing = missing
+        self._missing = missing or NO_NAMES
         return [UnknownSecrets(names=tuple(sorted(new)))] if new else []
 
 
