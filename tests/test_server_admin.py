@@ -21,11 +21,14 @@ from traces import snapshot
 import appmesh_xds as am
 from appmesh_xds import proto
 from appmesh_xds.cli import main
+from appmesh_xds.cloud_map.file import FileSource
 from appmesh_xds.errors import Problem, UsageError
 from appmesh_xds.resource import CLUSTER, LISTENER, SECRET, Resource
 from appmesh_xds.server.admin import MeshStatus, admin_answers, probe_answers
+from appmesh_xds.server.discovery import Discovery
 from appmesh_xds.server.grpc import Server, serve
 from appmesh_xds.server.http import Answer, listening
+from appmesh_xds.server.meshes import Meshes
 from appmesh_xds.server.messages import Ack, Connected, Ended, GateTimeout, Nack, Response, UnknownSecrets
 from appmesh_xds.server.metrics import Metrics
 from appmesh_xds.server.session import Access, Peer, Session, Settings
@@ -137,6 +140,7 @@ def test_the_page_lists_every_metric() -> None:
     metrics = Metrics()
     metrics.watch(list)
     metrics.watch_certificates(lambda: {("server", "x"): 1.0})
+    metrics.watch_endpoints(Discovery(Meshes(), FileSource(Path("nowhere"))))
     metrics.loaded({"m": 1}, [], 0.1, 0.1)
     there = set()
     for family in metrics.registry.collect():
@@ -148,6 +152,7 @@ def test_the_page_lists_every_metric() -> None:
 
 #: What stands in the table beside names of metrics.
 _WORDS = {"sotw", "delta", "server", "secret", "appmesh_xds_", "type", "process_"}
+_WORDS |= {"source", "file", "aws", "failure"}
 _WORDS |= {"clusters", "endpoints", "listeners", "routes", "secrets"}
 
 
