@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from ..resource import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
@@ -15,6 +16,8 @@ from .stream import GATE_TIMEOUT, NO_NAMES, UNSURE, WILDCARD_TYPES, State, Strea
 #: How many sets of clusters a stream remembers for the next one.
 _REMEMBERED: Final = 16
 _EVERYTHING: Final = "*"
+#: Most streams have nothing in most places, and an empty dict of its own is as large as some.
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class _Type(State):
@@ -44,8 +47,8 @@ class _Type(State):
         #: Of secrets: versions that were in a refused response, which go alone from then on; and those that
         #: were refused alone, which are not sent again until the snapshot's secrets change. Envoy skips the
         #: rest of a response behind the first secret that it refuses, as one whose file is not there.
-        self.suspect: dict[str, str] = {}
-        self.held: dict[str, str] = {}
+        self.suspect: Mapping[str, str] = _NONE
+        self.held: Mapping[str, str] = _NONE
 
 
 class Sotw(Stream[_Type, Request]):
@@ -113,28 +116,26 @@ class Sotw(Stream[_Type, Request]):
         """One of the secrets that were sent is refused."""
         sent = {name: resource.version for name, resource in (state.sent or {}).items()}
         if len(sent) == 1:
-            ((name, version),) = sent.items()
-            state.held[name] = version
-            state.suspect.pop(name, None)
+            state.held = {**state.held, **sent}
+            state.suspect = _without(state.suspect, sent)
         else:
-            state.suspect.update(sent)
+            state.suspect = {**state.suspect, **sent}
             state.known.update(dict.fromkeys(sent, UNSURE))
 
     def _changed(self, state: _Type) -> None:
         if state.held or state.suspect:
             goal = self._goal(state.type_url)
             state.known.update(dict.fromkeys(state.held, UNSURE))
-            old = state.suspect | state.held
-            state.suspect = {n: v for n, v in old.items() if n in goal and goal[n].version == v}
-            state.held.clear()
+            old = {**state.suspect, **state.held}
+            state.suspect = {n: v for n, v in old.items() if n in goal and goal[n].version == v} or _NONE
+            state.held = _NONE
 
     def _take_ack(self, state: _Type, nonce: str) -> Event:
         sent = state.sent or {}
         state.unanswered = state.refused = False
         state.kept, state.doubt = sent, None
         if state.suspect:
-            for name in sent:
-                state.suspect.pop(name, None)
+            state.suspect = _without(state.suspect, sent)
             self._touch(state)  # now it is the next one's turn
         return self._answered(state, nonce, state.told, None, sent)
 
@@ -146,11 +147,12 @@ class Sotw(Stream[_Type, Request]):
         if not state.wildcard:
             if state.had is not None and state.names and names != state.names:
                 state.had = ""  # its version is of the names that it came with, if of any
-            for name in state.names - names:
+            dropped = state.names - names
+            for name in dropped:
                 # Asked for again, it will be needed again.
                 state.known.pop(name, None)
-                state.held.pop(name, None)
-                state.suspect.pop(name, None)
+            if state.held or state.suspect:
+                state.held, state.suspect = _without(state.held, dropped), _without(state.suspect, dropped)
         # The resources' own texts, where they have them: those of the request are as many and not shared.
         goal = self._goal(state.type_url)
         state.names = {goal[name].name if name in goal else name for name in names} or NO_NAMES
@@ -287,6 +289,10 @@ class Sotw(Stream[_Type, Request]):
         if state.type_url == CLUSTER and version in self._sets:
             return _subscribed(state, {r.name: r for r in self._sets[version]})
         return None
+
+
+def _without(versions: Mapping[str, str], names: Container[str]) -> Mapping[str, str]:
+    return {name: version for name, version in versions.items() if name not in names} or _NONE
 
 
 def _lacking(state: _Type, resources: dict[str, Resource]) -> bool:
