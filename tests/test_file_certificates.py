@@ -617,7 +617,7 @@ def test_files_that_come_later(tmp_path: Path, http_app: HttpApp, delta: bool) -
             server.wait_for(f'nack .*Invalid path.*spec="{place}"')
             put_pair(tmp_path / "late", issue_certificate(authority, [SERVER_NAME]))
             if envoy_version() < (1, 37):
-                # It does not watch what it refused; and it ends, if it is told what folder to watch.
+                # It does not look again at what it refused. (And ends, if it is told what folder to watch.)
                 assert envoy.is_ready()
                 return
             tls = tls_client(tmp_path / "ca.crt")
