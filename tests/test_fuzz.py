@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import appmesh_xds as am
+from appmesh_xds.cloud_map import Found, endpoints_of, services_of
+from appmesh_xds.cloud_map.file import FileSource
 from appmesh_xds.errors import errors_in
 from appmesh_xds.readers.found import Context
 from appmesh_xds.readers.work import Work
@@ -181,3 +184,67 @@ def test_texts_that_are_broken(source: Path, data: st.DataObject) -> None:
         inserted = data.draw(st.sampled_from(_PIECES) | st.binary(max_size=6))
         text = text[:start] + inserted + text[end:]
     _survives(text)
+
+
+_FOUND = {"awsCloudMap": {"namespaceName": "shop", "serviceName": "red"}}
+_CALLED = [
+    {
+        "meshName": "m",
+        "virtualNodeName": "red",
+        "spec": {
+            "listeners": [{"portMapping": {"port": 80, "protocol": "http"}}],
+            "serviceDiscovery": _FOUND,
+        },
+    },
+    {
+        "meshName": "m",
+        "virtualNodeName": "front",
+        "spec": {"backends": [{"virtualService": {"virtualServiceName": "red.local"}}]},
+    },
+    {
+        "meshName": "m",
+        "virtualServiceName": "red.local",
+        "spec": {"provider": {"virtualNode": {"virtualNodeName": "red"}}},
+    },
+]
+_ANSWER = {
+    "InstanceId": "i",
+    "ServiceName": "red",
+    "NamespaceName": "shop",
+    "HealthStatus": "UNKNOWN",
+    "Attributes": {"AWS_INSTANCE_IPV4": "10.0.0.1", "AWS_INSTANCE_IPV6": "fd00::1"},
+}
+#: Instances by service, and as Cloud Map answers.
+_INSTANCES = {
+    "named": [
+        {
+            "red.shop": [
+                {"address": "10.0.0.1", "port": 80, "health": "HEALTHY", "attributes": {"version": "v1"}},
+                {"ipv4": "10.0.0.2", "ipv6": "fd00::2"},
+            ]
+        }
+    ],
+    "answers": [[{"Instances": [_ANSWER]}]],
+}
+
+
+@pytest.mark.parametrize("form", _INSTANCES)
+@settings(max_examples=DEPTH, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_instances_that_are_broken(form: str, data: st.DataObject) -> None:
+    documents = data.draw(_broken(_INSTANCES[form]))
+    try:
+        text = "\n---\n".join(json.dumps(document, ensure_ascii=False) for document in documents)
+    except (TypeError, ValueError):
+        return
+    mesh = am.loads(_CALLED)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(text.encode("utf-8", "surrogatepass"))
+        file.flush()
+        try:
+            found = FileSource(file.name).discover(services_of(mesh))
+        except am.SpecErrors as errors:
+            found = Found(instances={}, problems=errors.problems)
+    assert all(problem.file == file.name and problem.message for problem in found.problems)
+    made = am.translate(mesh.replace(endpoints=endpoints_of(mesh, found.instances)), "virtualNode/front")
+    assert bool(made.errors) == (not found.instances)
