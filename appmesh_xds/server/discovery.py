@@ -29,7 +29,7 @@ from .logs import LOG, note
 from .meshes import Meshes
 
 #: Seconds. A source that fails is asked less and less often, but so often at least.
-_LONGEST: Final = 300.0
+_LONGEST: Final = 60.0
 
 
 class Discovery:
