@@ -381,6 +381,7 @@ def _authorities() -> SearchStrategy[Authority]:
 _ENDPOINT = st.builds(
     Endpoint,
     address=st.sampled_from(ADDRESSES),
+    other_address=st.none() | st.sampled_from(ADDRESSES),
     port=st.none() | st.integers(1, 65535),
     health=_sample("HEALTHY", "UNHEALTHY"),
     attributes=st.lists(st.tuples(_sample("stage", "zone"), _sample("a", "b")), max_size=2).map(tuple),
