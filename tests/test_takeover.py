@@ -186,15 +186,15 @@ def test_their_keepalive_does_not_end_the_stream(tmp_path: Path, monkeypatch: py
     scaled = dict(shell._OPTIONS)
     assert scaled[limit] * 2 == 10_000
     lasted = 0.0
-    for number, least in enumerate((300_000, 150)):
+    for number, least in enumerate((300_000, 70)):
         monkeypatch.setattr(shell, "_OPTIONS", tuple({**scaled, limit: least}.items()))
-        service = agent.over_unix("", keepalive_time_ms=300, **QUICK)
+        service = agent.over_unix("", keepalive_time_ms=150, **QUICK)
         with Running(Snapshots([made])) as server:
             service["google_grpc"]["target_uri"] = f"127.0.0.1:{server.port}"
             config = agent.bootstrap(FRONT, service, log="/dev/null")
             with Envoy(config, tmp_path / str(number)) as envoy:
                 started = time.monotonic()
-                if least > 150:
+                if least > 70:
                     poll_until(lambda: len(server.seen(Connected)) > 1, envoy.log_text)
                     lasted = time.monotonic() - started
                 else:
