@@ -18,6 +18,7 @@ from served import PATIENCE, Served
 from test_cli import ERROR, Run, run
 from test_meshes import UNKNOWN, node
 
+from appmesh_xds.errors import SpecErrors
 from appmesh_xds.readers import Reader
 from appmesh_xds.server.daemon import Daemon
 from appmesh_xds.server.files import Files
@@ -247,3 +248,30 @@ def test_a_fault_of_ours_does_not_end_the_server(
     asyncio.run(daemon.reload())
     newest = daemon.meshes.snapshot(FRONT)
     assert newest is not None and newest is not served
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "# soon\n", "Resources: {}\n"])
+def test_a_file_that_is_about_to_be_written_takes_nothing_away(content: str, tmp_path: Path) -> None:
+    """A shell empties a file before it writes into it; and an error in the first line hides what it is."""
+    file, other = tmp_path / "back.json", tmp_path / "front.json"
+    write(file, node("back"))
+    write(other, node("front"))
+    files = Files(Reader(tmp_path))
+    assert files.load() is not None
+    file.write_text(content)
+    for port in (8080, 8081):  # again, when something else changes meanwhile
+        write(other, node("front", port=port))
+        with pytest.raises(SpecErrors) as raised:
+            files.load()
+        (problem,) = raised.value.problems
+        assert problem.file == str(file) and "held 1 App Mesh resource" in problem.message
+        assert problem.hint == "when that is to go, remove the file"
+    write(file, node("back"))
+    loaded = files.load()
+    assert loaded is not None and len(loaded.meshes[0].virtual_nodes) == 2
+    file.unlink()
+    loaded = files.load()
+    assert loaded is not None and len(loaded.meshes[0].virtual_nodes) == 1
+    # A file that never held anything is somebody else's.
+    file.write_text(content)
+    assert not [one for one in (files.load() or loaded).problems if one.severity == "error"]

@@ -227,7 +227,7 @@ def test_nothing_that_happens_costs_a_request(
             assert envoy.stats(r"lds\.update_success$") == updates, "what had not changed was sent again"
         # It starts over broken specs.
         server.kill()
-        (shop.folder / "broken.json").write_text("{")
+        (shop.folder / "broken.json").write_text('{"meshName": "shop", "virtualNodeName": ')
         server.start()
         envoy.wait_stat("control_plane.connected_state", 1)
         (shop.folder / "broken.json").unlink()

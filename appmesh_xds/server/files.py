@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
 from ..errors import Problem, SpecErrors, errors_in
@@ -26,6 +28,8 @@ class Files:
         self._mesh = mesh
         self._facts_path = facts
         self._materials: tuple[str, ...] = ()
+        #: How many resources each file held when all was good.
+        self._held: dict[str, int] = {}
         self._seen: tuple[Reading, Facts | None, tuple[Problem, ...]] | None = None
 
     @property
@@ -46,8 +50,11 @@ class Files:
         self._seen = seen
         reading, facts, of_facts = seen
         problems = (*reading.problems, *of_facts)
+        if not errors_in(problems):
+            problems += tuple(self._emptied(reading))
         if errors_in(problems):
             raise SpecErrors(problems)
+        self._held = {report.path: sum(report.kinds.values()) for report in reading.files}
         # Where there is none, `mesh` says so.
         names = (self._mesh,) if self._mesh is not None else reading.meshes or (None,)
         meshes = tuple(reading.mesh(name) for name in names)
@@ -55,6 +62,17 @@ class Files:
             problems += facts.strangers(*meshes)
             meshes = tuple(facts.apply(mesh) for mesh in meshes)
         return Loaded(meshes=meshes, problems=problems)
+
+    def _emptied(self, reading: Reading) -> Iterator[Problem]:
+        """Files that held resources, are still there, and hold none: somebody is about to write them."""
+        for report in reading.files:
+            if not report.kinds and (held := self._held.get(report.path)):
+                reason = "; ".join(sorted(set(report.skipped)))
+                yield Problem(
+                    file=report.path,
+                    message=f"held {held} App Mesh resource{'s' * (held > 1)}, and holds none now ({reason})",
+                    hint="when that is to go, remove the file",
+                )
 
     def _facts(self) -> tuple[Facts | None, tuple[Problem, ...]]:
         if self._facts_path is None:
