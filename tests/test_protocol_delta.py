@@ -397,6 +397,23 @@ TRACES = {
         > RDS r had:r1
         > SDS s had:s1
     """,
+    "a secret that leaves before it was asked for, with a cluster that waits for it": """
+        snapshot cds=a1
+        > CDS
+        < CDS a1
+        > CDS ack
+        snapshot cds=a1,b1 sds=s1
+        < CDS b1
+        snapshot cds=a2
+        < CDS a2
+        > SDS s
+        < SDS s1
+        > SDS ack
+        > CDS ack#2
+        > CDS ack
+        < CDS -b
+        > CDS ack
+    """,
     "what changed while it was away": """
         snapshot cds=a2,b1 eds=a1,b1 lds=l2 rds=r2
         > CDS had:a1,b1,c1

@@ -181,6 +181,37 @@ TRACES = {
         > SDS s x ack
         snapshot sds=s1
     """,
+    "a secret that leaves before it was asked for, by a listener that waits for it": """
+        snapshot lds=l1
+        > CDS
+        < CDS
+        > CDS ack
+        > LDS
+        < LDS l1
+        > LDS ack
+        snapshot lds=l1,m1 sds=s1
+        < LDS l1 m1
+        snapshot cds=a1 lds=l1
+        < CDS a1
+        > SDS s
+        < SDS s1
+        > SDS s ack
+        > LDS ack
+        > CDS ack
+        < LDS l1
+    """,
+    "a secret that leaves when all was taken is not held": """
+        snapshot cds=a1 lds=l1 sds=s1
+        > CDS
+        < CDS a1
+        > CDS ack
+        > LDS
+        < LDS l1
+        > LDS ack
+        snapshot cds=a1 lds=l1
+        > SDS s
+        ! unknown secrets s
+    """,
     "endpoints again with every change of their cluster": """
         snapshot cds=a1,b1 eds=a1,b1 lds=
         > CDS

@@ -241,13 +241,26 @@ class Stream(Generic[S, R]):
             }
             self._touch_all()
             return self._missing_secrets()
+        owed = self._owed_secrets(before, snapshot)
         for url, old, new in zip(TYPE_URLS, _all(before), _all(snapshot), strict=True):
             if new is not old and not _equal(new, old):
                 self._target[url] = _by_name(new)
                 state = self._types[url]
                 self._changed(state)
                 self._touch(state)
+        if owed:
+            self._target[SECRET] = dict(sorted((owed | self._target[SECRET]).items()))
         return self._missing_secrets()
+
+    def _owed_secrets(self, before: Snapshot, after: Snapshot) -> dict[str, Resource]:
+        """Secrets that leave before the client asked for them, while it takes clusters or listeners that use
+        them: it would wait for 15 seconds, and Envoy takes nothing else that long."""
+        if after.secrets is before.secrets or not before.secrets:
+            return {}
+        if all(self._is_settled(self._types[url]) for url in (CLUSTER, LISTENER)):
+            return {}
+        gone = self._goal(SECRET).keys() - {secret.name for secret in after.secrets}
+        return {name: self._goal(SECRET)[name] for name in gone - self._types[SECRET].known.keys()}
 
     def advance(self, now: float) -> list[Event]:
         """Time passes."""
