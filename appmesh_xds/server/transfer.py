@@ -40,16 +40,17 @@ class Transfer:
 
     def _step(self, _: object = None) -> None:
         assert self._steps is not None
+        result: Any = None
+        error: BaseException | None = None
         try:
             waits = next(self._steps)
         except StopIteration as end:
-            self._end(end.value, None)
-        except (Exception, asyncio.CancelledError) as error:
-            self._end(None, error)
+            result = end.value
+        except (Exception, asyncio.CancelledError) as raised:
+            error = raised
         else:
             waits.add_done_callback(self._step)
-
-    def _end(self, result: Any, error: BaseException | None) -> None:
+            return
         self._steps = None
         if self._idle is not None:
             self._idle.set()
