@@ -52,7 +52,7 @@ _OPTIONS: Final = (
 
 
 #: How many streams are given a new snapshot before others have their turn.
-_AT_ONCE: Final = 128
+_AT_ONCE: Final = 512
 
 
 class Server:
