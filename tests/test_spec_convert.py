@@ -282,7 +282,8 @@ def _struct(kind: inspect.StructType, spoilt: bool) -> st.SearchStrategy[Any]:
 
 def _list(kind: inspect.VarTupleType, spoilt: bool) -> st.SearchStrategy[Any]:
     low = kind.min_length or 0
-    return st.lists(_values(kind.item_type, spoilt=spoilt), min_size=low, max_size=low + 1)
+    high = min(kind.max_length or 99, low + 1)
+    return st.lists(_values(kind.item_type, spoilt=spoilt), min_size=low, max_size=high)
 
 
 def _text(kind: inspect.StrType, spoilt: bool) -> st.SearchStrategy[Any]:
