@@ -16,7 +16,7 @@ from typing import Final
 from watchfiles import awatch
 
 #: Milliseconds of silence that end a burst of events, and how long a burst may last.
-_SILENCE: Final = 50
+_SILENCE: Final = 20
 _BURST: Final = 1_000
 #: As many links on one way as are looked at: systems follow 40.
 _LINKS: Final = 40
