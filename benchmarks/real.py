@@ -8,8 +8,9 @@ import json
 import socket
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from appmesh_xds.server.source import Snapshots
 from . import synthetic
 
 _PATIENCE = 20.0
+#: Seconds after which a file that was written need not be read to know that it is what it was.
+_OLD = 2.5
 _FRONT = "virtualNode/front"
 
 
@@ -114,9 +117,101 @@ class Changing:
         return (time.perf_counter() - start) * 1e3
 
 
+class Followed:
+    """`appmesh-xds serve --watch` over a folder with a file for each resource."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
+        self.folder = folder / "mesh"
+        self.folder.mkdir()
+        self._facts = folder / "facts.json"
+        ends = {name: [{"address": one.address} for one in found] for name, found in _ends(nodes).items()}
+        self._facts.write_text(json.dumps({"endpoints": ends}))
+        requests = [*synthetic.requests(nodes, 10), *_rest(), _node("blue", 100)]
+        for number, request in enumerate(requests):
+            (self.folder / f"{number}.json").write_text(json.dumps(request))
+        self._write(1)
+        self.files = len(requests) + 1
+        self._steps = 1
+
+    def _write(self, retries: int) -> None:
+        """As a good editor does it: the file comes whole."""
+        new = self.folder.parent / "route.json"
+        new.write_text(json.dumps(_route(retries)))
+        new.replace(self.folder / "route.json")
+
+    @contextlib.asynccontextmanager
+    async def running(self, ingress: int, egress: int) -> AsyncIterator[int]:
+        """Yields the port."""
+        where = ["--interception", "none", "--ingress-port", str(ingress), "--egress-port", str(egress)]
+        more = ["--facts", str(self._facts), "--listen", "127.0.0.1:0", "--admin-listen", "off"]
+        flags = [*where, *more, "--watch", "--log-level", "debug"]
+        command = [sys.executable, "-m", "appmesh_xds", "serve", str(self.folder), *flags]
+        pipe = asyncio.subprocess.PIPE
+        self._process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+        try:
+            assert self._process.stdout is not None
+            said = (await self._process.stdout.readline()).decode()
+            if not said.startswith("listening on "):
+                raise SystemExit(f"the server did not start: {said}")
+            yield int(said.split()[2].rpartition(":")[2])
+        finally:
+            self._process.kill()
+            await self._process.communicate()
+
+    async def taken(self) -> None:
+        """Envoy has taken routes."""
+        assert self._process.stderr is not None
+        async with asyncio.timeout(_PATIENCE):
+            while line := await self._process.stderr.readline():
+                if b" ack " in line and b" type=routes " in line:
+                    return
+        raise SystemExit("the server ended")
+
+    async def change(self) -> float:
+        """Changes the route's file; milliseconds until Envoy has taken what came of it."""
+        self._steps += 1
+        start = time.perf_counter()
+        self._write(self._steps % 9 + 1)
+        await self.taken()
+        return (time.perf_counter() - start) * 1e3
+
+
+def _ends(nodes: int) -> dict[str, tuple[Endpoint, ...]]:
+    return {**synthetic.endpoints(nodes), "blue": (Endpoint(address="127.0.0.1"),)}
+
+
+async def _from_files(folder: Path, nodes: int, changes: int) -> dict[str, float]:
+    ingress, egress = _free_ports(2)
+    followed = Followed(folder, nodes)
+    options = am.Options(interception="none", ingress_port=ingress, egress_port=egress)
+    async with followed.running(ingress, egress) as port:
+        with _envoy(folder, port, options):
+            await followed.taken()
+            await asyncio.sleep(_OLD)
+            found = [await followed.change() for _ in range(changes)]
+    return {"files": followed.files, "file_ms": statistics.median(found)}
+
+
 def measure(folder: Path, nodes: int, changes: int) -> dict[str, float]:
     """Medians over changes, one after another."""
-    return asyncio.run(_measure(folder, nodes, changes))
+    files = folder / "files"
+    files.mkdir()
+    told = asyncio.run(_measure(folder, nodes, changes))
+    return {**told, **asyncio.run(_from_files(files, nodes, changes))}
+
+
+@contextlib.contextmanager
+def _envoy(folder: Path, port: int, options: am.Options) -> Iterator[None]:
+    made = ads_bootstrap(synthetic.MESH, _FRONT, XdsServer(f"127.0.0.1:{port}"), options)
+    config = folder / "envoy.json"
+    config.write_text(json.dumps(render.to_dict(made)))
+    with (folder / "envoy.log").open("wb") as log:
+        envoy = subprocess.Popen(_command(config), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        envoy.terminate()
+        envoy.wait()
 
 
 async def _measure(folder: Path, nodes: int, changes: int) -> dict[str, float]:
@@ -125,21 +220,13 @@ async def _measure(folder: Path, nodes: int, changes: int) -> dict[str, float]:
     changing = Changing(nodes, options)
     settings = Settings(drain=0)
     async with serve(changing.source, settings=settings, observe=changing.observe) as server:
-        made = ads_bootstrap(synthetic.MESH, _FRONT, XdsServer(f"127.0.0.1:{server.port}"), options)
-        config = folder / "envoy.json"
-        config.write_text(json.dumps(render.to_dict(made)))
-        with (folder / "envoy.log").open("wb") as log:
-            envoy = subprocess.Popen(_command(config), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        try:
+        with _envoy(folder, server.port, options):
             await changing.taken(LISTENER)
             await changing.taken(ROUTES)
             found = {
                 url: [await changing.change(url) for _ in range(changes)]
                 for url in (ROUTES, CLUSTER, ENDPOINTS)
             }
-        finally:
-            envoy.terminate()
-            envoy.wait()
     return {
         "routes_ms": statistics.median(found[ROUTES]),
         "routes_worst_ms": max(found[ROUTES]),

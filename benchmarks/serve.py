@@ -238,6 +238,8 @@ REAL = {
     "routes_worst_ms": "  the slowest of them",
     "clusters_ms": "a cluster's, until its ACK (Envoy builds it anew), ms",
     "endpoints_ms": "an instance of a Cloud Map node moves, until its ACK, ms",
+    "file_ms": "the file of a route changes, until its ACK, ms",
+    "files": "  of so many files, a resource in each",
 }
 
 
