@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 from typing import Final
 
 _UNIX: Final = "unix:"
+#: Nobody listens there any more.
+_DEAD: Final = (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def unix_path(address: str) -> str | None:
@@ -22,3 +26,16 @@ def is_local(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_left_behind(path: str) -> bool:
+    """Whether nobody listens on a unix socket any more. Raises OSError when that cannot be told."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            if error.errno in _DEAD:
+                return True
+            raise
+    return False

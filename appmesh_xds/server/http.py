@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import h11
 
 from ..errors import UsageError
-from .address import is_local
+from .address import is_left_behind, is_local, unix_path
 
 #: Seconds for a request and for its answer.
 _PATIENCE: Final = 5.0
@@ -55,7 +55,8 @@ async def listening(address: str, handler: Handler, *, only_local: bool) -> Asyn
     """
     if only_local and not is_local(address):
         raise UsageError(f"{address} is beyond loopback: use a loopback address or unix:PATH here")
-    check_host = only_local and not address.startswith("unix:")
+    path = unix_path(address)
+    check_host = only_local and path is None
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,9 +88,9 @@ async def listening(address: str, handler: Handler, *, only_local: bool) -> Asyn
             writer.transport.abort()
         await asyncio.gather(*connections, return_exceptions=True)
         await _turns()  # in which their sockets are closed
-        if address.startswith("unix:"):
+        if path is not None:
             with contextlib.suppress(OSError):
-                os.unlink(address[5:])
+                os.unlink(path)
 
 
 async def _turns() -> None:
@@ -100,9 +101,8 @@ async def _turns() -> None:
 
 async def _listen(address: str, connected: Callable[..., None]) -> tuple[asyncio.Server, str]:
     try:
-        if address.startswith("unix:"):
-            bound = _bound(address[5:])
-            return await asyncio.start_unix_server(connected, sock=bound), address
+        if (path := unix_path(address)) is not None:
+            return await asyncio.start_unix_server(connected, sock=_bound(path)), address
         host, _, port = address.rpartition(":")
         server = await asyncio.start_server(connected, host.strip("[]") or None, int(port))
     except (OSError, ValueError, OverflowError) as error:
@@ -114,7 +114,7 @@ async def _listen(address: str, connected: Callable[..., None]) -> tuple[asyncio
 def _bound(path: str) -> socket.socket:
     """A socket that its owner alone may use; one that a server left behind is in the way, and removed."""
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.lstat(path).st_mode) and not _answers(path):
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and is_left_behind(path):
             os.unlink(path)
     made = socket.socket(socket.AF_UNIX)
     try:
@@ -124,11 +124,6 @@ def _bound(path: str) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(path) == 0
 
 
 async def _converse(

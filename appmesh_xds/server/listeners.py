@@ -7,9 +7,7 @@ So each is made in a folder that nobody else may enter, and moved to its place o
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import socket
 import stat
 import tempfile
 from collections.abc import Callable
@@ -22,14 +20,13 @@ from msgspec import Struct
 
 from ..errors import UsageError
 from ..snapshot import Snapshot
+from .address import is_left_behind
 from .session import Access, Peer, no_keys
 
 #: Only the server's own user may connect.
 MODE: Final = 0o600
 #: What an address of a unix socket holds (unix(7)), less the byte that ends it.
 _PATH_BYTES: Final = 107
-#: Nobody listens there any more.
-_DEAD: Final = (errno.ECONNREFUSED, errno.ENOENT)
 
 
 class Listener(Struct, frozen=True):
@@ -96,19 +93,12 @@ class UnixSocket:
         try:
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
                 raise self._unusable("what is there is no socket")
+            if not is_left_behind(self.path):
+                raise self._unusable("a server listens there")
         except FileNotFoundError:
             return
         except OSError as error:
             raise self._unusable(error) from None
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)
-            try:
-                probe.connect(self.path)
-            except OSError as error:
-                if error.errno in _DEAD:
-                    return
-                raise self._unusable(error) from None
-        raise self._unusable("a server listens there")
 
     def _unusable(self, why: str | OSError) -> UsageError:
         text = (why.strerror or why) if isinstance(why, OSError) else why
