@@ -18,7 +18,7 @@ from msgspec import Struct
 from . import fragments
 from .envoy.base import is_ip
 from .errors import Problem, UsageError
-from .fragments import Fragment
+from .fragments import Data
 
 _T = TypeVar("_T")
 
@@ -152,7 +152,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     admin_port: int | None = None
     #: Path of the admin endpoint's unix socket.
     admin_socket: str | None = None
-    fragments: tuple[Fragment, ...] = ()
+    fragments: tuple[Data, ...] = ()
     #: Variables that name files with fragments, each with its path, in the order in which they are added.
     files: tuple[tuple[str, str], ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -187,32 +187,32 @@ def from_environment(variables: Mapping[str, str], identity: Identity | None = N
     return result
 
 
-def _fragments(read: _Reader, identity: Identity | None) -> tuple[Fragment, ...]:
+def _fragments(read: _Reader, identity: Identity | None) -> tuple[Data, ...]:
     """What is added to a bootstrap. Files win over what they are in place of."""
-    made = []
+    made: list[Data] = []
     for variable, build in (
         ("ENVOY_ADMIN_ACCESS_LOG_FILE", fragments.admin_log),
         ("ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH", fragments.outlier_log),
     ):
         if path := read.text(variable):
-            made.append(Fragment(variable, build(path)))
+            made.append(build(path))
     interval = read.get("ENVOY_STATS_FLUSH_INTERVAL", _duration)
     if interval is not None:
-        made.append(Fragment("ENVOY_STATS_FLUSH_INTERVAL", {"stats_flush_interval": f"{interval / 1000:g}s"}))
+        made.append({"stats_flush_interval": f"{interval / 1000:g}s"})
     if read.truth("ENABLE_ENVOY_STATS_TAGS") and not read.text("ENVOY_STATS_CONFIG_FILE") and identity:
-        made.append(Fragment("ENABLE_ENVOY_STATS_TAGS", fragments.tags(identity.mesh, identity.proxy)))
+        made.append(fragments.tags(identity.mesh, identity.proxy))
     socket = read.text("STATSD_SOCKET_PATH")
     host = read.get("STATSD_ADDRESS", _ip) or "127.0.0.1"
     port = read.get("STATSD_PORT", _number(1, 65_535)) or 8125
     if read.truth("ENABLE_ENVOY_DOG_STATSD") and not read.text("ENVOY_STATS_SINKS_CFG_FILE"):
-        made.append(Fragment("ENABLE_ENVOY_DOG_STATSD", fragments.dog_statsd(socket, host, port)))
+        made.append(fragments.dog_statsd(socket, host, port))
     tracer = _tracer(read, identity)
     if tracer is not None and not read.text("ENVOY_TRACING_CFG_FILE"):
         made.append(tracer)
     return tuple(made)
 
 
-def _tracer(read: _Reader, identity: Identity | None) -> Fragment | None:
+def _tracer(read: _Reader, identity: Identity | None) -> Data | None:
     daemon = read.get("AWS_XRAY_DAEMON_ADDRESS", _daemon) or ("127.0.0.1", None)
     ports = {
         name: read.get(name, _number(1, 65_535)) or default
@@ -237,17 +237,17 @@ def _tracer(read: _Reader, identity: Identity | None) -> Fragment | None:
     if len(wanted) > 1:
         read.wrong.append(f"{' and '.join(wanted)}: Envoy has one tracer")
     match wanted[:1]:
-        case ["ENABLE_ENVOY_XRAY_TRACING" as variable]:
+        case ["ENABLE_ENVOY_XRAY_TRACING"]:
             segment = read.text("XRAY_SEGMENT_NAME") or f"{mesh}/{name}"
             where = daemon[0], daemon[1] or ports["XRAY_DAEMON_PORT"]
-            return Fragment(variable, fragments.xray(segment, mesh, name, where, rate, manifest))
-        case ["ENABLE_ENVOY_DATADOG_TRACING" as variable]:
+            return fragments.xray(segment, mesh, name, where, rate, manifest)
+        case ["ENABLE_ENVOY_DATADOG_TRACING"]:
             service = read.text("DD_SERVICE") or f"envoy-{mesh}/{name}"
             where = read.text("DATADOG_TRACER_ADDRESS") or "127.0.0.1", ports["DATADOG_TRACER_PORT"]
-            return Fragment(variable, fragments.datadog(service, where))
-        case ["ENABLE_ENVOY_JAEGER_TRACING" as variable]:
+            return fragments.datadog(service, where)
+        case ["ENABLE_ENVOY_JAEGER_TRACING"]:
             where = read.text("JAEGER_TRACER_ADDRESS") or "127.0.0.1", ports["JAEGER_TRACER_PORT"]
-            return Fragment(variable, fragments.zipkin(where, json=json))
+            return fragments.zipkin(where, json=json)
     return None
 
 

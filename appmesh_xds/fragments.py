@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from .envoy.base import is_ip
 from .errors import Problem, UsageError
@@ -23,13 +23,6 @@ _ONCE: Final = {"tracing", "stats_config"}
 _ADD_UP: Final = ("stats_sinks", "static_resources")
 #: X-Ray's own default, which needs no rules.
 _DEFAULT_RATE: Final = 0.05
-
-
-class Fragment(NamedTuple):
-    """Something to add to a bootstrap, and the variable that it is there for."""
-
-    variable: str
-    data: Mapping[str, Any]
 
 
 # --- what variables mean ----------------------------------------------------------------------------------
@@ -122,11 +115,6 @@ def _static(name: str, host: str, port: int) -> Data:
 # --- merging ----------------------------------------------------------------------------------------------
 
 
-def merge(bootstrap: Data, fragment: Fragment) -> None:
-    """Adds what a variable means."""
-    _add(bootstrap, fragment.data)
-
-
 def merge_files(bootstrap: Data, files: Iterable[tuple[str, str, Any]]) -> list[Problem]:
     """Adds what files hold: the variable that names one, its path, its content. A warning for everything that
     they take the place of.
@@ -154,7 +142,7 @@ def merge_files(bootstrap: Data, files: Iterable[tuple[str, str, Any]]) -> list[
                 text = f"takes the place of {key}"
                 problems.append(Problem(resource="environment", path=where, message=text, severity="warning"))
             bootstrap[key] = value
-        _add(bootstrap, adding)
+        merge(bootstrap, adding)
     return problems
 
 
@@ -179,11 +167,11 @@ def _snake(text: str) -> str:
     return _UPPER.sub(r"_\1", text).lower()
 
 
-def _add(there: Data, more: Mapping[str, Any]) -> None:
-    """Objects are merged, lists grow, the rest is replaced."""
+def merge(there: Data, more: Mapping[str, Any]) -> None:
+    """Adds to a bootstrap. Objects are merged, lists grow, the rest is replaced."""
     for key, value in more.items():
         if isinstance(value, Mapping) and isinstance(there.get(key), dict):
-            _add(there[key], value)
+            merge(there[key], value)
         elif isinstance(value, list) and isinstance(there.get(key), list):
             there[key] = [*there[key], *value]
         else:
