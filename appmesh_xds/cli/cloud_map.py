@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import Problem, UsageError
 from ..mesh import Mesh
+from .outcome import seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
 
 #: Seconds between questions to AWS.
 _INTERVAL: Final = 10.0
-#: A file is looked at again when it was silent for so many milliseconds (it is renamed into place, mostly),
-#: and once in so many seconds whatever the system says.
+#: A file is looked at again when it was silent for so many milliseconds: it is renamed into place, mostly.
 _SILENCE: Final = 10
-_LOOK_EVERY: Final = 2.0
 
 
 def add_cloud_map(parser: argparse.ArgumentParser) -> None:
@@ -42,19 +41,9 @@ def add_interval(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cloud-map-interval",
         metavar="SECONDS",
-        type=_interval,
+        type=seconds(1),
         help=f"with --cloud-map aws: how often it is asked ({_INTERVAL:g})",
     )
-
-
-def _interval(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= 86400:  # nan is not, either
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 to 86400 seconds")
-    return value
 
 
 def source_of(arguments: argparse.Namespace) -> EndpointSource | None:
@@ -106,4 +95,4 @@ def due(discovery: Discovery | None, arguments: argparse.Namespace) -> AsyncIter
     if not isinstance(discovery.source, FileSource):
         return discovery.due(arguments.cloud_map_interval or _INTERVAL)
     path = discovery.source.path
-    return changes(lambda: (path,), every=_LOOK_EVERY, silence=_SILENCE) if arguments.watch else None
+    return changes(lambda: (path,), silence=_SILENCE) if arguments.watch else None

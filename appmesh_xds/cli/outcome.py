@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..errors import Problem, errors_in
@@ -33,6 +33,21 @@ def command(commands: Any, name: str, summary: str, example: str, usage: str = "
         allow_abbrev=False,
     )
     return result
+
+
+def seconds(least: float) -> Callable[[str], float]:
+    """A type of arguments: a time of so many seconds at least, and of a day at most."""
+
+    def of(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1
+        if not least <= value <= 86400:  # nan is not, either
+            raise argparse.ArgumentTypeError(f"{text}: expected {least:g} to 86400 seconds")
+        return value
+
+    return of
 
 
 def write_text(text: str) -> None:

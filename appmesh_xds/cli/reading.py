@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -49,13 +49,17 @@ def add_reading(parser: argparse.ArgumentParser, *, optional: bool = False) -> N
 
 
 def read_paths(arguments: argparse.Namespace) -> Reading:
-    return read(
-        *arguments.paths,
-        mesh=arguments.mesh,
-        parameters=pairs(arguments.parameter, "--parameter"),
-        imports=pairs(arguments.imports, "--import"),
-        externals=pairs(arguments.external, "--external"),
-    )
+    return read(*arguments.paths, **outside(arguments))
+
+
+def outside(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is said about the paths from outside, as `read` and `Reader` take it."""
+    return {
+        "mesh": arguments.mesh,
+        "parameters": _pairs(arguments.parameter, "--parameter"),
+        "imports": _pairs(arguments.imports, "--import"),
+        "externals": _pairs(arguments.external, "--external"),
+    }
 
 
 def read_mesh(arguments: argparse.Namespace) -> tuple[Mesh, tuple[Problem, ...]]:
@@ -100,7 +104,7 @@ def _facts_of(arguments: argparse.Namespace) -> tuple[Facts | None, tuple[Proble
         return None, error.problems
 
 
-def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
+def _pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -6,12 +6,11 @@ import argparse
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ..errors import Problem, UsageError
+from ..errors import UsageError
 from ..options import Options
 from .cloud_map import add_cloud_map
 
@@ -125,15 +124,9 @@ def _checked(options: Options) -> Options:
 
 
 def _options_file(path: str) -> dict[str, Any]:
-    from ..readers.text import documents, read_bytes
+    from ..readers.text import values_of
 
-    content = read_bytes(Path(path))
-    if isinstance(content, Problem):
-        raise UsageError(f"--options {content.file}: {content.message}")
-    found, problems = documents(content, path)
-    if problems:
-        raise UsageError("\n".join(f"--options {problem}" for problem in problems))
-    value = found[0].value if found else {}
+    value: Any = next(iter(values_of(path, "--options")), {})
     if not isinstance(value, dict):
         raise UsageError(f"--options {path}: expected a mapping of options")
     return {key: item if key == "proxies" else _ports_of_mapping(item) for key, item in _named(value)}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UsageError
 from .cloud_map import add_interval, due, source_of
-from .outcome import ADMIN_ADDRESS, command, report
-from .reading import add_reading, pairs
+from .outcome import ADMIN_ADDRESS, command, report, seconds
+from .reading import add_reading, outside
 from .rendering import add_options, rendering_of
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def add_parser(commands: Any) -> None:
     add_interval(group)
     group.add_argument("--state", metavar="DIR", help="keep the last good snapshots over restarts, less keys")
     group.add_argument(
-        "--drain", metavar="SECONDS", type=_seconds, default=5.0, help="spread the end of streams (5)"
+        "--drain", metavar="SECONDS", type=seconds(0), default=5.0, help="spread the end of streams (5)"
     )
     group.add_argument(
         "--max-connection-age",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds(0),
         default=1800.0,
         help="end connections after so long, a tenth more or less (1800)",
     )
@@ -112,6 +112,7 @@ def _add_operations(parser: argparse.ArgumentParser) -> None:
 
 def _security(arguments: argparse.Namespace) -> Security:
     from ..server.identity import identities
+    from ..server.listeners import MODE
     from ..server.security import security
     from ..server.tls import ServerTls
 
@@ -142,7 +143,7 @@ def _security(arguments: argparse.Namespace) -> Security:
         client_auth=not arguments.no_client_auth,
         insecure_keys=arguments.insecure_serve_keys,
         sockets=sockets,
-        mode=arguments.unix_mode if arguments.unix_mode is not None else 0o600 if group is None else 0o660,
+        mode=arguments.unix_mode if arguments.unix_mode is not None else MODE if group is None else 0o660,
         group=group,
     )
 
@@ -189,16 +190,6 @@ def _group(text: str) -> int:
         raise argparse.ArgumentTypeError(f"there is no group {text}") from None
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 86400:  # nan is not, either
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 to 86400 seconds")
-    return value
-
-
 def run(arguments: argparse.Namespace) -> int:
     import logging
 
@@ -211,13 +202,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..server.session import Settings
     from ..server.state import State
 
-    reader = Reader(
-        *arguments.paths,
-        mesh=arguments.mesh,
-        parameters=pairs(arguments.parameter, "--parameter"),
-        imports=pairs(arguments.imports, "--import"),
-        externals=pairs(arguments.external, "--external"),
-    )
+    reader = Reader(*arguments.paths, **outside(arguments))
     files = Files(reader, mesh=arguments.mesh, facts=arguments.facts)
     state = None if arguments.state is None else State(arguments.state)
     rendering = rendering_of(arguments)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from ..errors import Problem
+from ..errors import Problem, UsageError
 from .json_text import locate, read_json
 from .marks import MAX_DEPTH, MAX_NODES, MAX_SIZE, Document, Mark, Places, Refused, Tagged, mark_at, member
 from .yaml_text import read_yaml
@@ -27,6 +27,7 @@ __all__ = [
     "documents",
     "member",
     "read_bytes",
+    "values_of",
 ]
 
 #: Byte order marks of what is not UTF-8; UTF-32's little-endian one begins with UTF-16's.
@@ -92,6 +93,17 @@ def _documents(text: str, file: str, yaml: bool | None) -> list[Document]:
                     # What both refuse is shown as broken JSON.
                     raise error from None
     return of_yaml() if yaml else of_json()
+
+
+def values_of(path: str, flag: str) -> list[Any]:
+    """The values of a file's documents, which a flag names. Raises `UsageError` for what cannot be read."""
+    content = read_bytes(path)
+    if isinstance(content, Problem):
+        raise UsageError(f"{flag} {path}: {content.message}")
+    found, problems = documents(content, path)
+    if problems:
+        raise UsageError("\n".join(f"{flag} {problem}" for problem in problems))
+    return [document.value for document in found]
 
 
 def decode(content: bytes) -> str:

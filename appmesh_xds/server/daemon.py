@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import Any, Final
+from typing import Any
 
 from ..errors import Problem, SpecErrors, errors_in
 from ..translator import Change
@@ -26,9 +26,6 @@ from .session import Settings
 from .sizes import Sizes
 from .state import State, unchangeable
 from .watch import changes
-
-#: Seconds. What the system does not tell about files is seen after so long.
-_LOOK_EVERY: Final = 2.0
 
 
 class Daemon:
@@ -191,7 +188,7 @@ class Daemon:
         self._noted = frozenset(problems)
 
     async def _watch(self) -> None:
-        async for _ in changes(lambda: self.files.paths, every=_LOOK_EVERY):
+        async for _ in changes(lambda: self.files.paths):
             await self.reload()
 
     async def _follow(self, due: AsyncIterator[None]) -> None:

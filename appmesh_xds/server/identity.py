@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from ..errors import Problem, UsageError
-from ..readers.text import documents, read_bytes
+from ..errors import UsageError
+from ..readers.text import values_of
 from .session import Access, Peer
 
 if TYPE_CHECKING:
@@ -61,13 +60,7 @@ def identities(trust_domain: str | None, file: str | None) -> Identities:
 
 
 def _table(file: str) -> dict[str, tuple[str, ...]]:
-    content = read_bytes(Path(file))
-    if isinstance(content, Problem):
-        raise UsageError(f"--identities {file}: {content.message}")
-    found, problems = documents(content, file)
-    if problems:
-        raise UsageError("\n".join(f"--identities {problem}" for problem in problems))
-    value: Any = found[0].value if found else {}
+    value: Any = next(iter(values_of(file, "--identities")), {})
     if not isinstance(value, dict) or not all(isinstance(proxies, list) for proxies in value.values()):
         raise UsageError(f"--identities {file}: expected `NAME: [KIND/NAME, ...]` for each name")
     wrong = [

@@ -18,12 +18,14 @@ from watchfiles import awatch
 #: Milliseconds of silence that end a burst of events, and how long a burst may last.
 _SILENCE: Final = 20
 _BURST: Final = 1_000
+#: Seconds. What the system does not tell about files is seen after so long.
+_EVERY: Final = 2.0
 #: As many links on one way as are looked at: systems follow 40.
 _LINKS: Final = 40
 
 
 async def changes(
-    paths: Callable[[], Iterable[str]], *, every: float, silence: int = _SILENCE
+    paths: Callable[[], Iterable[str]], *, every: float = _EVERY, silence: int = _SILENCE
 ) -> AsyncIterator[None]:
     """Yields when something at or below the paths may have changed and then did not for `silence`
     milliseconds, and `every` so many seconds.
