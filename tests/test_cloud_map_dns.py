@@ -5,13 +5,12 @@ from __future__ import annotations
 import socket
 import socketserver
 import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import HttpApp
+from apps import HttpApp, answering
 from clients import get
 from real_envoy import Envoy, free_port, poll_until
 from test_cloud_map import color, front, service
@@ -61,14 +60,8 @@ class NameServer:
 @pytest.fixture
 def names() -> Iterator[NameServer]:
     made = NameServer()
-    thread = threading.Thread(target=made.server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with answering(made.server):
         yield made
-    finally:
-        made.server.shutdown()
-        made.server.server_close()
-        thread.join()
 
 
 def _bootstrap(mesh: am.Mesh, egress: int, names: NameServer) -> dict[str, Any]:

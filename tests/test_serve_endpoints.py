@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import HttpApp
+from apps import HttpApp, answering
 from real_envoy import Envoy
 from served import PATIENCE, Served
 from test_cli import run
@@ -241,8 +240,6 @@ class CloudMap:
 @pytest.fixture
 def cloud_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudMap]:
     made = CloudMap()
-    thread = threading.Thread(target=made.server.serve_forever, args=(0.01,))
-    thread.start()
     environment = {
         "AWS_ENDPOINT_URL_SERVICEDISCOVERY": f"http://127.0.0.1:{made.server.server_port}",
         # An address has no names below it.
@@ -255,12 +252,8 @@ def cloud_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    try:
+    with answering(made.server):
         yield made
-    finally:
-        made.server.shutdown()
-        made.server.server_close()
-        thread.join()
 
 
 def test_aws_is_asked_again_and_again(tmp_path: Path, cloud_map: CloudMap) -> None:
