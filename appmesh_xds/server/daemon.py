@@ -148,8 +148,9 @@ class Daemon:
         except Exception:  # a fault of ours must not end a server that serves
             LOG.exception("a change of the files could not be taken over; what was served stays")
         else:
-            if changes is not None:
-                note(logging.INFO, "loaded", proxies=sum(self.meshes.sizes().values()), changed=len(changes))
+            if changes is None:
+                return  # as mostly: somebody looked, and to go through all problems takes long
+            note(logging.INFO, "loaded", proxies=sum(self.meshes.sizes().values()), changed=len(changes))
         self._note_problems()
 
     async def ask(self) -> None:
